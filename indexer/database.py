@@ -1,0 +1,101 @@
+"""Database: engine, transactions, pragmas and migrations; SQLite or PostgreSQL by URL."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from alembic import command
+from alembic.config import Config as AlembicConfig
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, create_engine, event, text
+from sqlalchemy.engine import make_url
+
+from indexer.errors import DatabaseTooOld
+
+
+class Database:
+    """One engine. `read()` and `write()` give a connection inside a transaction."""
+
+    def __init__(self, url: str, *, busy_timeout_s: float = 30.0) -> None:
+        self.url = url
+        self.is_sqlite = make_url(url).get_backend_name() == "sqlite"
+        options: dict[str, Any] = (
+            {"connect_args": {"timeout": busy_timeout_s}} if self.is_sqlite else {"pool_pre_ping": True}
+        )
+        self._engine = create_engine(url, pool_size=16, max_overflow=32, **options)
+        if self.is_sqlite:
+            _prepare_sqlite(self._engine)
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """A transaction that sees one state of the database."""
+        with self._engine.connect() as connection:
+            if not self.is_sqlite:
+                connection.execution_options(isolation_level="REPEATABLE READ")
+            with connection.begin():
+                yield connection
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """A transaction that is whole on disk when the block ends, or not at all.
+
+        SQLite takes its write lock at once: a transaction that read first and wrote later could not wait for
+        another writer.
+        """
+        with self._engine.connect() as connection:
+            connection.info["write"] = True
+            try:
+                with connection.begin():
+                    yield connection
+            finally:
+                connection.info["write"] = False
+
+    def upgrade(self) -> None:
+        """Bring the schema to this version. Harmless when it is there; processes that start together wait."""
+        with self.write() as connection:
+            if not self.is_sqlite:
+                connection.execute(text("SELECT pg_advisory_xact_lock(7261001)"))
+            config = _alembic()
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+
+    def check(self) -> None:
+        """Raise DatabaseTooOld unless the schema is that of this version."""
+        with self.read() as connection:
+            found = MigrationContext.configure(connection).get_current_revision()
+        head = ScriptDirectory.from_config(_alembic()).get_current_head()
+        if found != head:
+            raise DatabaseTooOld(
+                f"the database is at schema {found or 'none'}, this version needs {head}: run `textmm db upgrade`"
+            )
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+
+def now() -> dt.datetime:
+    return dt.datetime.now(dt.UTC)
+
+
+def _prepare_sqlite(engine: Any) -> None:
+    @event.listens_for(engine, "connect")
+    def pragmas(connection: Any, _: object) -> None:
+        connection.isolation_level = None  # the driver must not begin transactions by itself
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "cache_size=-16000"):
+            connection.execute(f"PRAGMA {pragma}")
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if connection.info.get("write") else "BEGIN")
+
+
+def _alembic() -> AlembicConfig:
+    config = AlembicConfig()
+    config.set_main_option("script_location", str(Path(str(resources.files("migrations")))))
+    return config

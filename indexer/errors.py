@@ -1,0 +1,28 @@
+"""Errors that somebody catches.
+
+IndexerError
+├── NotFound        no such collection or image
+├── Conflict        exists already, or belongs to another model
+└── DatabaseTooOld  the schema is not the one of this version
+"""
+
+from __future__ import annotations
+
+
+class IndexerError(Exception):
+    pass
+
+
+class NotFound(IndexerError):
+    def __init__(self, what: str, name: str) -> None:
+        """`what`: collection, image, model …; `name`: the one that is not there."""
+        super().__init__(f"there is no {what} {name!r}")
+        self.what = what
+
+
+class Conflict(IndexerError):
+    pass
+
+
+class DatabaseTooOld(IndexerError):
+    pass

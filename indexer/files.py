@@ -1,0 +1,53 @@
+"""Blobs and thumbnails, content-addressed: a file's name is the sha256 of its bytes."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+from indexer.hashing import sha256
+
+GRACE_S = 3600.0
+"""A blob younger than this is never swept: its row may still be on the way."""
+
+
+class Blobs:
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def put(self, data: bytes) -> str:
+        """Keep the bytes; returns their sha256. Whole on disk when it returns. Raises OSError (a full disk)."""
+        digest = sha256(data)
+        path = self._path(digest)
+        if path.exists():
+            os.utime(path)  # young again, so that a sweep does not take it from under the row to come
+            return digest
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f"{digest}.{os.getpid()}.{time.monotonic_ns()}.partial")
+        try:
+            with partial.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
+        return digest
+
+    def get(self, digest: str) -> bytes:
+        """Raises FileNotFoundError."""
+        return self._path(digest).read_bytes()
+
+    def sweep(self, in_use: set[str], *, grace_s: float = GRACE_S) -> int:
+        """Delete blobs that no row refers to and that are older than grace_s; returns how many."""
+        gone = 0
+        before = time.time() - grace_s
+        for path in self._folder.glob("??/*"):
+            if path.name not in in_use and path.stat().st_mtime < before:
+                path.unlink(missing_ok=True)
+                gone += 1
+        return gone
+
+    def _path(self, digest: str) -> Path:
+        return self._folder / digest[:2] / digest

@@ -1,0 +1,153 @@
+"""Collections and banks, and the generation of vectors that each holds."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, Row, delete, func, insert, select, update
+from sqlalchemy.exc import IntegrityError
+
+from indexer.database import Database, now
+from indexer.errors import Conflict, NotFound
+from indexer.tables import collection, generation, image, text
+
+
+@dataclass(frozen=True)
+class Generation:
+    generation_id: int
+    model_id: str
+    embed_dim: int
+    preprocessing: str
+
+
+@dataclass(frozen=True)
+class Collection:
+    collection_id: int
+    name: str
+    is_bank: bool
+    limits: Mapping[str, float]
+    """Of a bank: near_copy (Hamming distance, at most) and similar (cosine, at least)."""
+    generation: Generation | None
+    """None until the first picture."""
+    change_seq: int
+    created_at: dt.datetime
+
+
+class Collections:
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def create(self, name: str, *, is_bank: bool, limits: Mapping[str, float]) -> Collection:
+        """Raises Conflict when the name is taken."""
+        row = {"name": name, "is_bank": is_bank, "limits": dict(limits), "change_seq": 0, "created_at": now()}
+        try:
+            with self._database.write() as connection:
+                connection.execute(insert(collection).values(row))
+        except IntegrityError as error:
+            raise Conflict(f"collection {name!r} exists already") from error
+        return self.get(name)
+
+    def get(self, name: str) -> Collection:
+        """Raises NotFound."""
+        found = self.find(name)
+        if found is None:
+            raise NotFound("collection", name)
+        return found
+
+    def find(self, name: str) -> Collection | None:
+        with self._database.read() as connection:
+            row = connection.execute(_select().where(collection.c.name == name)).first()
+        return None if row is None else _collection(row)
+
+    def all(self) -> list[Collection]:
+        """By name."""
+        with self._database.read() as connection:
+            return [_collection(row) for row in connection.execute(_select().order_by(collection.c.name))]
+
+    def set_limits(self, collection_id: int, limits: Mapping[str, float]) -> None:
+        with self._database.write() as connection:
+            connection.execute(
+                update(collection).where(collection.c.id == collection_id).values(limits=dict(limits))
+            )
+
+    def delete(self, name: str) -> None:
+        """With everything in it. Raises NotFound."""
+        with self._database.write() as connection:
+            gone = connection.execute(delete(collection).where(collection.c.name == name))
+            if gone.rowcount == 0:
+                raise NotFound("collection", name)
+
+    def counts(self, collection_id: int) -> tuple[int, int]:
+        """(images, texts) there are."""
+        in_collection = image.c.collection_id == collection_id
+        with self._database.read() as connection:
+            images = connection.scalar(select(func.count()).select_from(image).where(in_collection))
+            texts = connection.scalar(
+                select(func.count())
+                .select_from(text.join(image, text.c.image_id == image.c.id))
+                .where(in_collection)
+            )
+        return int(images or 0), int(texts or 0)
+
+    def ensure_generation(
+        self, collection_id: int, *, model_id: str, embed_dim: int, preprocessing: str
+    ) -> Generation:
+        """The active generation; made for this model when there is none.
+
+        Raises Conflict when the vectors that are there come from another model.
+        """
+        with self._database.write() as connection:
+            row = connection.execute(
+                _select().where(collection.c.id == collection_id).with_for_update(of=collection)
+            ).first()
+            if row is None:
+                raise NotFound("collection", str(collection_id))
+            active = _collection(row).generation
+            if active is None:
+                active = _new_generation(connection, collection_id, model_id, embed_dim, preprocessing)
+        if active.model_id != model_id:
+            raise Conflict(
+                f"collection {row.name!r} holds vectors of {active.model_id}, this process runs {model_id}: "
+                "delete the collection and index it again, or run the model it was made with"
+            )
+        return active
+
+
+def _new_generation(
+    connection: Connection, collection_id: int, model_id: str, embed_dim: int, preprocessing: str
+) -> Generation:
+    made = connection.execute(
+        insert(generation)
+        .values(
+            collection_id=collection_id,
+            model_id=model_id,
+            embed_dim=embed_dim,
+            preprocessing=preprocessing,
+            state="active",
+            created_at=now(),
+        )
+        .returning(generation.c.id)
+    ).scalar_one()
+    connection.execute(update(collection).where(collection.c.id == collection_id).values(generation_id=made))
+    return Generation(made, model_id, embed_dim, preprocessing)
+
+
+def _select() -> Any:
+    return select(
+        collection,
+        generation.c.model_id,
+        generation.c.embed_dim,
+        generation.c.preprocessing,
+    ).select_from(collection.outerjoin(generation, collection.c.generation_id == generation.c.id))
+
+
+def _collection(row: Row[Any]) -> Collection:
+    active = (
+        None
+        if row.model_id is None
+        else Generation(row.generation_id, row.model_id, row.embed_dim, row.preprocessing)
+    )
+    return Collection(row.id, row.name, row.is_bank, row.limits, active, row.change_seq, row.created_at)

@@ -1,0 +1,360 @@
+"""Images with their texts, attributes and vectors."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import Connection, Row, delete, insert, select, update
+
+from indexer.database import Database, now
+from indexer.errors import NotFound
+from indexer.tables import caption, collection, embedding, image, perceptual_hash, text
+
+IDS_A_QUERY = 500
+"""Values in one IN (…); SQLite allows some thousands."""
+
+Attributes = Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewImage:
+    """An image to put, with its vectors: float32, L2-normalised."""
+
+    key: str
+    source: str | None
+    sha256: str
+    width: int
+    height: int
+    locator: str | None
+    """Where the bytes lie; None: among the blobs, under their sha256."""
+    thumbnail_sha256: str | None
+    """None: the picture is small enough to be its own."""
+    title: str | None
+    texts: tuple[str, ...]
+    """The title first, then given captions."""
+    attributes: Attributes
+    image_vector: NDArray[np.float32]
+    text_vectors: NDArray[np.float32]
+    """[len(texts), embed_dim]"""
+    perceptual_hash: tuple[bytes, int] | None = None
+    """PDQ and its quality; of bank items."""
+
+
+@dataclass(frozen=True)
+class ImageRecord:
+    image_id: int
+    collection_id: int
+    key: str
+    source: str | None
+    sha256: str
+    width: int
+    height: int
+    locator: str | None
+    thumbnail_sha256: str | None
+    title: str | None
+    attributes: Attributes
+    created_at: dt.datetime
+    updated_at: dt.datetime
+    texts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class TextRecord:
+    text: str
+    image: ImageRecord
+
+
+@dataclass(frozen=True)
+class PutReport:
+    added: list[str] = field(default_factory=list)
+    """Keys"""
+    updated: list[str] = field(default_factory=list)
+    change_seq: int = 0
+
+
+class Images:
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def put(self, collection_id: int, generation_id: int, images: Sequence[NewImage]) -> PutReport:
+        """Add or replace by key, all in one transaction. A key may occur once."""
+        report = PutReport()
+        with self._database.write() as connection:
+            seq = _next_seq(connection, collection_id)
+            at = now()
+            there = _ids(connection, collection_id, [new.key for new in images])
+            _forget(connection, list(there.values()), seq)
+            ids = []
+            for new in images:
+                row = _row(new, at)
+                if new.key in there:
+                    connection.execute(update(image).where(image.c.id == there[new.key]).values(row))
+                    ids.append(there[new.key])
+                    report.updated.append(new.key)
+                else:
+                    row |= {"collection_id": collection_id, "created_at": at}
+                    ids.append(
+                        connection.execute(insert(image).values(row).returning(image.c.id)).scalar_one()
+                    )
+                    report.added.append(new.key)
+            _insert_parts(connection, collection_id, generation_id, seq, list(zip(ids, images, strict=True)))
+        return PutReport(report.added, report.updated, seq)
+
+    def delete(self, collection_id: int, keys: Sequence[str]) -> list[str]:
+        """The keys that were there and are gone now."""
+        with self._database.write() as connection:
+            there = _ids(connection, collection_id, keys)
+            if there:
+                seq = _next_seq(connection, collection_id)
+                _forget(connection, list(there.values()), seq)
+                for ids in _parts(list(there.values())):
+                    connection.execute(delete(image).where(image.c.id.in_(ids)))
+        return list(there)
+
+    def get(self, collection_id: int, key: str) -> ImageRecord:
+        """With its texts. Raises NotFound."""
+        with self._database.read() as connection:
+            row = connection.execute(
+                select(image).where(image.c.collection_id == collection_id, image.c.key == key)
+            ).first()
+            if row is None:
+                raise NotFound("image", key)
+            return _record(row, _texts(connection, [row.id]).get(row.id, ()))
+
+    def find(self, collection_id: int, keys: Sequence[str]) -> dict[str, ImageRecord]:
+        """Those of `keys` that are there, with their texts."""
+        out = {}
+        with self._database.read() as connection:
+            for part in _parts(keys):
+                rows = connection.execute(
+                    select(image).where(image.c.collection_id == collection_id, image.c.key.in_(part))
+                ).all()
+                texts = _texts(connection, [row.id for row in rows])
+                out |= {row.key: _record(row, texts.get(row.id, ())) for row in rows}
+        return out
+
+    def page(self, collection_id: int, *, after: str = "", limit: int = 100) -> list[ImageRecord]:
+        """Up to `limit` images by key, beginning behind the key `after`."""
+        with self._database.read() as connection:
+            rows = connection.execute(
+                select(image)
+                .where(image.c.collection_id == collection_id, image.c.key > after)
+                .order_by(image.c.key)
+                .limit(limit)
+            ).all()
+            texts = _texts(connection, [row.id for row in rows])
+        return [_record(row, texts.get(row.id, ())) for row in rows]
+
+    def keys_of_source(self, collection_id: int, source: str) -> set[str]:
+        with self._database.read() as connection:
+            return set(
+                connection.scalars(
+                    select(image.c.key).where(
+                        image.c.collection_id == collection_id, image.c.source == source
+                    )
+                )
+            )
+
+    def records(self, embedding_ids: Sequence[int]) -> dict[int, ImageRecord]:
+        """The images that living image embeddings belong to. Dead and deleted ones are left out."""
+        out: dict[int, ImageRecord] = {}
+        with self._database.read() as connection:
+            for part in _parts(embedding_ids):
+                rows = connection.execute(
+                    select(image, embedding.c.id.label("embedding_id"))
+                    .join(embedding, embedding.c.image_id == image.c.id)
+                    .where(embedding.c.id.in_(part), embedding.c.dead_seq.is_(None))
+                )
+                out |= {row.embedding_id: _record(row) for row in rows}
+        return out
+
+    def text_records(self, embedding_ids: Sequence[int]) -> dict[int, TextRecord]:
+        """The texts that living text embeddings belong to, each with its image."""
+        out: dict[int, TextRecord] = {}
+        with self._database.read() as connection:
+            for part in _parts(embedding_ids):
+                rows = connection.execute(
+                    select(image, embedding.c.id.label("embedding_id"), text.c.text)
+                    .join(text, text.c.image_id == image.c.id)
+                    .join(embedding, embedding.c.text_id == text.c.id)
+                    .where(embedding.c.id.in_(part), embedding.c.dead_seq.is_(None))
+                )
+                out |= {row.embedding_id: TextRecord(row.text, _record(row)) for row in rows}
+        return out
+
+    def vector(self, image_id: int, generation_id: int) -> NDArray[np.float32] | None:
+        """The living image vector, float32 [embed_dim], or None."""
+        with self._database.read() as connection:
+            data = connection.scalar(
+                select(embedding.c.vector).where(
+                    embedding.c.image_id == image_id,
+                    embedding.c.generation_id == generation_id,
+                    embedding.c.dead_seq.is_(None),
+                )
+            )
+        return None if data is None else np.frombuffer(data, dtype="<f2").astype(np.float32)
+
+    def with_sha256(self, collection_id: int, sha256: str) -> list[str]:
+        """Keys of the images with these bytes."""
+        with self._database.read() as connection:
+            return list(
+                connection.scalars(
+                    select(image.c.key)
+                    .where(image.c.collection_id == collection_id, image.c.sha256 == sha256)
+                    .order_by(image.c.key)
+                )
+            )
+
+    def perceptual_hashes(self, collection_id: int) -> tuple[list[str], NDArray[np.uint8]]:
+        """Keys and PDQ hashes [n, 32] of a bank's images that have one."""
+        with self._database.read() as connection:
+            rows = connection.execute(
+                select(image.c.key, perceptual_hash.c.pdq)
+                .join(perceptual_hash, perceptual_hash.c.image_id == image.c.id)
+                .where(image.c.collection_id == collection_id)
+                .order_by(image.c.key)
+            ).all()
+        hashes = np.frombuffer(b"".join(row.pdq for row in rows), dtype=np.uint8).reshape(len(rows), -1)
+        return [row.key for row in rows], hashes if len(rows) else hashes.reshape(0, 32)
+
+    def blobs_in_use(self) -> set[str]:
+        """sha256 of every blob that an image refers to."""
+        with self._database.read() as connection:
+            own = connection.scalars(select(image.c.sha256).where(image.c.locator.is_(None))).all()
+            thumbnails = connection.scalars(
+                select(image.c.thumbnail_sha256).where(image.c.thumbnail_sha256.is_not(None))
+            ).all()
+        return {*own, *(t for t in thumbnails if t)}
+
+
+def _next_seq(connection: Connection, collection_id: int) -> int:
+    """The number of this write transaction; the row stays locked until it ends, so numbers commit in order."""
+    seq = connection.execute(
+        update(collection)
+        .where(collection.c.id == collection_id)
+        .values(change_seq=collection.c.change_seq + 1)
+        .returning(collection.c.change_seq)
+    ).scalar()
+    if seq is None:
+        raise NotFound("collection", str(collection_id))
+    return int(seq)
+
+
+def _ids(connection: Connection, collection_id: int, keys: Sequence[str]) -> dict[str, int]:
+    out: dict[str, int] = {}
+    for part in _parts(keys):
+        rows = connection.execute(
+            select(image.c.key, image.c.id).where(
+                image.c.collection_id == collection_id, image.c.key.in_(part)
+            )
+        )
+        out |= {row.key: row.id for row in rows}
+    return out
+
+
+def _forget(connection: Connection, image_ids: Sequence[int], seq: int) -> None:
+    """Vectors die (their bytes are freed); texts, captions and hashes of the images go."""
+    for ids in _parts(image_ids):
+        texts = select(text.c.id).where(text.c.image_id.in_(ids))
+        for column, which in ((embedding.c.image_id, ids), (embedding.c.text_id, texts)):
+            connection.execute(
+                update(embedding)
+                .where(column.in_(which), embedding.c.dead_seq.is_(None))  # type: ignore[arg-type]
+                .values(dead_seq=seq, vector=b"")
+            )
+        for table in (text, caption, perceptual_hash):
+            connection.execute(delete(table).where(table.c.image_id.in_(ids)))
+
+
+def _insert_parts(
+    connection: Connection,
+    collection_id: int,
+    generation_id: int,
+    seq: int,
+    images: Sequence[tuple[int, NewImage]],
+) -> None:
+    alive = {"collection_id": collection_id, "generation_id": generation_id, "born_seq": seq}
+    vectors: list[dict[str, Any]] = [
+        {**alive, "image_id": image_id, "text_id": None, "vector": _half(new.image_vector)}
+        for image_id, new in images
+    ]
+    texts = [
+        {"image_id": image_id, "ordinal": i, "text": said}
+        for image_id, new in images
+        for i, said in enumerate(new.texts)
+    ]
+    if texts:
+        ids = connection.scalars(insert(text).returning(text.c.id, sort_by_parameter_order=True), texts).all()
+        rows = np.concatenate([new.text_vectors for _, new in images if new.texts])
+        vectors += [
+            {**alive, "image_id": None, "text_id": text_id, "vector": _half(row)}
+            for text_id, row in zip(ids, rows, strict=True)
+        ]
+    connection.execute(insert(embedding), vectors)
+    hashes = [
+        {"image_id": image_id, "pdq": new.perceptual_hash[0], "quality": new.perceptual_hash[1]}
+        for image_id, new in images
+        if new.perceptual_hash is not None
+    ]
+    if hashes:
+        connection.execute(insert(perceptual_hash), hashes)
+
+
+def _row(new: NewImage, at: dt.datetime) -> dict[str, Any]:
+    return {
+        "key": new.key,
+        "source": new.source,
+        "sha256": new.sha256,
+        "width": new.width,
+        "height": new.height,
+        "locator": new.locator,
+        "thumbnail_sha256": new.thumbnail_sha256,
+        "title": new.title,
+        "attributes": dict(new.attributes),
+        "updated_at": at,
+    }
+
+
+def _half(vector: NDArray[np.float32]) -> bytes:
+    """Little-endian float16: what is stored is what exact search means."""
+    return vector.astype("<f2").tobytes()
+
+
+def _texts(connection: Connection, image_ids: Sequence[int]) -> dict[int, tuple[str, ...]]:
+    out: dict[int, tuple[str, ...]] = {}
+    for ids in _parts(image_ids):
+        for row in connection.execute(
+            select(text.c.image_id, text.c.text)
+            .where(text.c.image_id.in_(ids))
+            .order_by(text.c.image_id, text.c.ordinal)
+        ):
+            out[row.image_id] = (*out.get(row.image_id, ()), row.text)
+    return out
+
+
+def _record(row: Row[Any], texts: tuple[str, ...] = ()) -> ImageRecord:
+    return ImageRecord(
+        row.id,
+        row.collection_id,
+        row.key,
+        row.source,
+        row.sha256,
+        row.width,
+        row.height,
+        row.locator,
+        row.thumbnail_sha256,
+        row.title,
+        row.attributes,
+        row.created_at,
+        row.updated_at,
+        texts,
+    )
+
+
+def _parts(values: Sequence[Any]) -> Iterator[Sequence[Any]]:
+    return (values[i : i + IDS_A_QUERY] for i in range(0, len(values), IDS_A_QUERY))

@@ -1,0 +1,222 @@
+"""VectorIndex: an immutable main segment (FAISS) and an exact tail, searched as one. Every FAISS call is here."""
+
+# n queries, m rows, d embed_dim
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+
+Vectors = NDArray[np.float32]
+Ids = NDArray[np.int64]
+
+NO_IDS: Ids = np.empty(0, dtype=np.int64)
+
+
+class IndexFileBroken(ValueError):
+    """An index file that is not the one that was published; the rows in SQL are all there still."""
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Rows in a FAISS index. Never changed once made."""
+
+    index: faiss.IndexIDMap2
+    ids: Ids
+    """Ascending"""
+
+    @property
+    def count(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True)
+class VectorIndex:
+    """One immutable view: a segment, a tail of later rows, and the ids that have died since."""
+
+    dim: int
+    segment: Segment | None = None
+    tail_ids: Ids = NO_IDS
+    tail_vectors: Vectors | None = None
+    """[m, d]"""
+    dead: Ids = NO_IDS
+    """Ascending; may name ids that are in neither part."""
+
+    @property
+    def count(self) -> int:
+        """Living rows."""
+        return len(self.living())
+
+    @property
+    def tail_rows(self) -> int:
+        return len(self.tail_ids)
+
+    def living(self) -> Ids:
+        ids = self.tail_ids if self.segment is None else np.concatenate([self.segment.ids, self.tail_ids])
+        return ids[~_is_in(ids, self.dead)] if len(self.dead) else ids
+
+    def with_changes(self, ids: Ids, vectors: Vectors, dead: Ids) -> VectorIndex:
+        """A view that has these rows too, and not the dead ones. Rows [m, d] float32, normalised.
+
+        Raises ValueError for another dimension or an id that is there already (FAISS would take both).
+        """
+        if vectors.ndim != 2 or vectors.shape[1] != self.dim:
+            raise ValueError(
+                f"vectors are {vectors.shape}, this index holds {self.dim}-d rows; another model's?"
+            )
+        known = self.tail_ids if self.segment is None else np.concatenate([self.segment.ids, self.tail_ids])
+        twice = ids[np.isin(ids, known)]
+        if len(twice):
+            raise ValueError(f"embedding {int(twice[0])} is in the index already")
+        keep = ~_is_in(self.tail_ids, dead)
+        kept = np.empty((0, self.dim), np.float32) if self.tail_vectors is None else self.tail_vectors[keep]
+        return replace(
+            self,
+            tail_ids=np.concatenate([self.tail_ids[keep], ids]),
+            tail_vectors=np.ascontiguousarray(np.concatenate([kept, vectors]), dtype=np.float32),
+            dead=np.union1d(self.dead, dead),
+        )
+
+    def only(self, ids: Ids) -> VectorIndex:
+        """A view in which all rows but these (ascending) are dead."""
+        known = self.tail_ids if self.segment is None else np.concatenate([self.segment.ids, self.tail_ids])
+        return replace(self, dead=np.union1d(self.dead, known[~_is_in(known, ids)]))
+
+    def search(self, vectors: Vectors, k: int, *, allowed: Ids | None = None) -> tuple[Vectors, Ids]:
+        """Best living rows of each query: (scores [n, k'], ids [n, k']), best first, k' = min(k, rows there are).
+
+        `vectors` float32 [n, d], L2-normalised; scores are cosines. `allowed`: only these ids. Equal scores come in
+        the order of their ids. Raises ValueError for another dimension or k < 1.
+        """
+        if vectors.ndim != 2 or vectors.shape[1] != self.dim:
+            raise ValueError(
+                f"queries are {vectors.shape}, this index holds {self.dim}-d rows; another model's?"
+            )
+        if k < 1:
+            raise ValueError(f"k must be at least 1, got {k}")
+        vectors = np.ascontiguousarray(vectors, dtype=np.float32)
+        if allowed is not None and len(self.dead):
+            allowed = allowed[~_is_in(allowed, self.dead)]
+        parts = [self._search_segment(vectors, k, allowed), self._search_tail(vectors, k, allowed)]
+        scores = np.concatenate([s for s, _ in parts], axis=1)
+        ids = np.concatenate([i for _, i in parts], axis=1)
+        order = np.lexsort((ids, -scores), axis=1)[:, :k]
+        return np.take_along_axis(scores, order, 1), np.take_along_axis(ids, order, 1)
+
+    def _search_segment(self, vectors: Vectors, k: int, allowed: Ids | None) -> tuple[Vectors, Ids]:
+        if self.segment is None:
+            return _none(len(vectors))
+        there, dead = self.segment.ids, self.dead
+        if allowed is not None:
+            chosen = there[_is_in(there, np.sort(allowed))]
+            selector = _bitmap(chosen)
+            k = min(k, len(chosen))
+        else:
+            gone = there[_is_in(there, dead)]
+            selector = faiss.IDSelectorNot(_bitmap(gone)) if len(gone) else None
+            k = min(k, len(there) - len(gone))
+        if k == 0:  # FAISS pads a short answer with id -1 and score -3.4e38, and refuses k = 0 without a word
+            return _none(len(vectors))
+        # One parameters object a call: IndexIDMap swaps the selector in place, so sharing one crashes under threads.
+        parameters = faiss.SearchParameters(sel=selector) if selector is not None else None
+        scores, ids = self.segment.index.search(vectors, k, params=parameters)
+        return scores, ids
+
+    def _search_tail(self, vectors: Vectors, k: int, allowed: Ids | None) -> tuple[Vectors, Ids]:
+        ids, rows = self.tail_ids, self.tail_vectors
+        if rows is None or not len(ids):
+            return _none(len(vectors))
+        if allowed is not None:
+            chosen = _is_in(ids, np.sort(allowed))
+            ids, rows = ids[chosen], rows[chosen]
+        scores = vectors @ rows.T  # [n, m]
+        k = min(k, len(ids))
+        if k < len(ids):
+            best = np.argpartition(-scores, k - 1, axis=1)[:, :k]
+            return np.take_along_axis(scores, best, 1), ids[best]
+        return scores, np.broadcast_to(ids, scores.shape)
+
+    def rows(self) -> tuple[Ids, Vectors]:
+        """Living ids, ascending, and their vectors [m, d]: what a new segment is made of."""
+        parts = [] if self.segment is None else [_stored(self.segment.index)]
+        if self.tail_vectors is not None:
+            parts.append(self.tail_vectors)
+        ids = self.tail_ids if self.segment is None else np.concatenate([self.segment.ids, self.tail_ids])
+        vectors = np.concatenate(parts) if parts else np.empty((0, self.dim), np.float32)
+        alive = ~_is_in(ids, self.dead)
+        ids, vectors = ids[alive], vectors[alive]
+        order = np.argsort(ids)
+        return ids[order], np.ascontiguousarray(vectors[order])
+
+
+def build_segment(ids: Ids, vectors: Vectors, factory: str) -> Segment:
+    """A FAISS index of rows [m, d] under their ids (ascending)."""
+    index = faiss.IndexIDMap2(faiss.index_factory(vectors.shape[1], factory, faiss.METRIC_INNER_PRODUCT))
+    if len(ids):
+        index.train(vectors)
+        index.add_with_ids(vectors, ids)
+    return Segment(index, ids)
+
+
+def write_segment(segment: Segment, path: Path) -> str:
+    """Write the file whole or not at all; returns its sha256. Raises OSError (a full disk)."""
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    try:
+        data = faiss.serialize_index(segment.index).tobytes()
+        with partial.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return hashlib.sha256(data).hexdigest()
+
+
+def read_segment(path: Path, sha256: str) -> Segment:
+    """Read a file that `write_segment` wrote. Raises IndexFileBroken when its bytes are not those (or not there)."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise IndexFileBroken(f"{path.name} cannot be read: {error.strerror}") from error
+    found = hashlib.sha256(data).hexdigest()
+    if found != sha256:  # checked before FAISS sees it: a stranger's file is never parsed
+        raise IndexFileBroken(f"{path.name} has sha256 {found[:12]}…, published was {sha256[:12]}…")
+    index = faiss.deserialize_index(np.frombuffer(data, dtype=np.uint8))
+    return Segment(index, faiss.vector_to_array(index.id_map))
+
+
+def set_threads(threads: int) -> None:
+    """Threads of one FAISS search, for the whole process."""
+    faiss.omp_set_num_threads(threads)
+
+
+def _stored(index: faiss.IndexIDMap2) -> Vectors:
+    vectors: Vectors = index.index.reconstruct_n(0, index.ntotal)
+    return vectors
+
+
+def _bitmap(ids: Ids) -> faiss.IDSelectorBitmap:
+    """A selector of these ids (ascending)."""
+    bits = np.zeros(int(ids[-1]) + 1 if len(ids) else 1, dtype=np.uint8)
+    bits[ids] = 1
+    return faiss.IDSelectorBitmap(np.packbits(bits, bitorder="little"))
+
+
+def _is_in(ids: Ids, those: Ids) -> NDArray[np.bool_]:
+    """For each of `ids` whether it is among `those` (ascending)."""
+    if not len(those):
+        return np.zeros(len(ids), dtype=bool)
+    at = np.searchsorted(those, ids)
+    at[at == len(those)] = 0
+    return those[at] == ids
+
+
+def _none(n: int) -> tuple[Vectors, Ids]:
+    return np.empty((n, 0), np.float32), np.empty((n, 0), np.int64)

@@ -1,0 +1,136 @@
+"""What a model is made of. Field names are open_clip's where open_clip has them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from importlib import resources
+from pathlib import Path
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageConfig:
+    kind: str = "vit"
+    """`vit`: patches and attention. `cnn`: a pretrained, locked EfficientNet-Lite with a trained head."""
+    image_size: int = 224
+    """Pixels a side of the square that the tower sees."""
+    resize_mode: str = "squash"
+    """`squash` ignores the aspect ratio; `shortest` scales the short side and crops the centre."""
+    mean: tuple[float, float, float] = (0.48145466, 0.4578275, 0.40821073)
+    """Per channel, on a scale of 0..1; open_clip's by default."""
+    std: tuple[float, float, float] = (0.26862954, 0.26130258, 0.27577711)
+    width: int = 768
+    layers: int = 12
+    heads: int = 12
+    patch_size: int = 32
+    trunk: str = ""
+    """Name of the pretrained trunk of a `cnn` (see pretrained.TRUNKS)."""
+    head_width: int = 1024
+    """Hidden width of the trained head of a `cnn`."""
+    token_width: int = 256
+    """Width of the image tokens that a `cnn` hands to the decoder."""
+
+    def __post_init__(self) -> None:
+        _one_of("vision_cfg.kind", self.kind, ("vit", "cnn"))
+        _one_of("vision_cfg.resize_mode", self.resize_mode, ("squash", "shortest"))
+        _positive("vision_cfg", self, ("image_size", "width", "layers", "heads", "patch_size"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextConfig:
+    kind: str = "causal"
+    """`causal`: CLIP's Transformer. `bert`, `sentence`: one pretrained trunk. `pair`: both of them."""
+    context_length: int = 77
+    """Tokens kept of a text; the rest is cut."""
+    vocab_size: int = 49408
+    width: int = 512
+    layers: int = 12
+    heads: int = 8
+    trunks: tuple[str, ...] = ()
+    """Names of the pretrained trunks (see pretrained.TRUNKS), in the order of their features."""
+    head_width: int = 1024
+    """Hidden width of the trained head over pretrained trunks."""
+
+    def __post_init__(self) -> None:
+        _one_of("text_cfg.kind", self.kind, ("causal", "bert", "sentence", "pair"))
+        _positive("text_cfg", self, ("context_length", "vocab_size", "width", "layers", "heads"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecoderConfig:
+    width: int = 256
+    layers: int = 2
+    heads: int = 4
+    vocab_size: int = 6000
+    context_length: int = 40
+    """Tokens of a caption, the style token that starts it and the end token included."""
+    styles: tuple[str, ...] = ("photo", "title", "attributes")
+    """Ways to put a picture into words; each has its own start token."""
+
+    def __post_init__(self) -> None:
+        _positive("multimodal_cfg", self, ("width", "layers", "heads", "vocab_size", "context_length"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    embed_dim: int
+    """Dimension that pictures and words share."""
+    vision_cfg: ImageConfig
+    text_cfg: TextConfig
+    multimodal_cfg: DecoderConfig | None = None
+    """None: a model without words of its own (CLIP)."""
+
+    def __post_init__(self) -> None:
+        _positive("model", self, ("embed_dim",))
+
+    @classmethod
+    def parse(cls, data: Mapping[str, Any]) -> ModelConfig:
+        """From the JSON of a models/*.json file. An unknown key is a ValueError that names it."""
+        decoder = data.get("multimodal_cfg")
+        rest = {k: v for k, v in data.items() if k not in ("vision_cfg", "text_cfg", "multimodal_cfg")}
+        return from_mapping(
+            cls,
+            {
+                **rest,
+                "vision_cfg": from_mapping(ImageConfig, data["vision_cfg"]),
+                "text_cfg": from_mapping(TextConfig, data["text_cfg"]),
+                "multimodal_cfg": None if decoder is None else from_mapping(DecoderConfig, decoder),
+            },
+        )
+
+    @classmethod
+    def read(cls, path: Path) -> ModelConfig:
+        return cls.parse(json.loads(path.read_text()))
+
+
+def named_model(name: str) -> ModelConfig:
+    """The architecture `name` of textmm/models/. ValueError lists the names there are."""
+    folder = resources.files("textmm") / "models"
+    names = sorted(f.name.removesuffix(".json") for f in folder.iterdir() if f.name.endswith(".json"))
+    if name not in names:
+        raise ValueError(f"there is no model {name!r}; there are: {', '.join(names)}")
+    return ModelConfig.parse(json.loads((folder / f"{name}.json").read_text()))
+
+
+def from_mapping(cls: type[T], data: Mapping[str, Any], *, where: str = "") -> T:
+    """A dataclass from a mapping; lists become tuples; an unknown key is a ValueError that names it."""
+    known = {f.name for f in fields(cls)}  # type: ignore[arg-type]
+    for key in data:
+        if key not in known:
+            raise ValueError(f"unknown key {where}{key}; known here: {', '.join(sorted(known))}")
+    return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in data.items()})
+
+
+def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
+
+
+def _positive(where: str, config: object, names: tuple[str, ...]) -> None:
+    for name in names:
+        if getattr(config, name) < 1:
+            raise ValueError(f"{where}.{name} must be at least 1, got {getattr(config, name)}")

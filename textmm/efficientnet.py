@@ -1,0 +1,120 @@
+"""EfficientNet-Lite: a locked convolutional trunk (Tan & Le 2019; the Lite variants are TensorFlow's).
+
+Batch norms are folded into the convolutions when the weights are read, so the module holds convolutions only.
+"""
+
+# B batch, C channels, H W pixels
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+@dataclass(frozen=True)
+class Stage:
+    kernel: int
+    stride: int
+    expand: int
+    width: int
+    repeats: int
+
+
+LITE0 = (
+    Stage(3, 1, 1, 16, 1),
+    Stage(3, 2, 6, 24, 2),
+    Stage(5, 2, 6, 40, 2),
+    Stage(3, 2, 6, 80, 3),
+    Stage(5, 1, 6, 112, 3),
+    Stage(5, 2, 6, 192, 4),
+    Stage(3, 1, 6, 320, 1),
+)
+STEM_WIDTH, HEAD_WIDTH = 32, 1280
+BN_EPS = 1e-3
+
+
+class SameConv(nn.Conv2d):
+    """Convolution padded as TensorFlow's SAME does: at stride 2 the odd pixel goes right and below."""
+
+    def __init__(
+        self, width_in: int, width_out: int, kernel: int, *, stride: int = 1, groups: int = 1
+    ) -> None:
+        padding = kernel // 2 if stride == 1 else 0
+        super().__init__(width_in, width_out, kernel, stride=stride, padding=padding, groups=groups)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.stride[0] > 1:
+            bottom, right = (self._missing(n) for n in x.shape[2:])
+            x = F.pad(x, (right // 2, right - right // 2, bottom // 2, bottom - bottom // 2))
+        return super().forward(x)
+
+    def _missing(self, n: int) -> int:
+        kernel, stride = self.kernel_size[0], self.stride[0]
+        return max((-(-n // stride) - 1) * stride + kernel - n, 0)
+
+
+class InvertedResidual(nn.Module):
+    def __init__(self, width_in: int, stage: Stage, *, first: bool) -> None:
+        super().__init__()
+        stride = stage.stride if first else 1
+        hidden = width_in * stage.expand
+        self.expand = SameConv(width_in, hidden, 1) if stage.expand > 1 else None
+        self.depthwise = SameConv(hidden, hidden, stage.kernel, stride=stride, groups=hidden)
+        self.project = SameConv(hidden, stage.width, 1)
+        self.residual = stride == 1 and width_in == stage.width
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x if self.expand is None else F.relu6(self.expand(x), inplace=True)
+        y = self.project(F.relu6(self.depthwise(y), inplace=True))
+        return x + y if self.residual else y
+
+
+class EfficientNetLite(nn.Module):
+    """images [B, 3, H, W], (x - 127) / 128 -> the end of the stem and of each stage, and the head's map."""
+
+    def __init__(self, stages: tuple[Stage, ...] = LITE0) -> None:
+        super().__init__()
+        self.stem = SameConv(3, STEM_WIDTH, 3, stride=2)
+        self.stages = nn.ModuleList()
+        width = STEM_WIDTH
+        for stage in stages:
+            blocks = []
+            for i in range(stage.repeats):
+                blocks.append(InvertedResidual(width, stage, first=i == 0))
+                width = stage.width
+            self.stages.append(nn.Sequential(*blocks))
+        self.head = SameConv(width, HEAD_WIDTH, 1)
+        self.stage_widths = (STEM_WIDTH, *(stage.width for stage in stages))
+
+    def forward(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
+        """-> (stage maps [B, C, h, w], head map [B, 1280, H/32, W/32])."""
+        x = F.relu6(self.stem(images), inplace=True)
+        maps = [x]
+        for stage in self.stages:
+            x = stage(x)
+            maps.append(x)
+        return maps, F.relu6(self.head(x), inplace=True)
+
+    def load_published(self, weights: Mapping[str, Tensor]) -> None:
+        """Read the published checkpoint's names, batch norms folded in fp32. KeyError names what is missing."""
+        _fold(self.stem, weights, "_conv_stem", "_bn0")
+        blocks = [block for stage in self.stages for block in stage]  # type: ignore[union-attr]
+        for i, block in enumerate(blocks):
+            at = f"_blocks.{i}."
+            if block.expand is not None:
+                _fold(block.expand, weights, at + "_expand_conv", at + "_bn0")
+            _fold(block.depthwise, weights, at + "_depthwise_conv", at + "_bn1")
+            _fold(block.project, weights, at + "_project_conv", at + "_bn2")
+        _fold(self.head, weights, "_conv_head", "_bn1")
+
+
+def _fold(conv: nn.Conv2d, weights: Mapping[str, Tensor], conv_name: str, norm_name: str) -> None:
+    gain = weights[f"{norm_name}.weight"] / torch.sqrt(weights[f"{norm_name}.running_var"] + BN_EPS)
+    assert conv.bias is not None
+    with torch.no_grad():
+        conv.weight.copy_(weights[f"{conv_name}.weight"] * gain[:, None, None, None])
+        conv.bias.copy_(weights[f"{norm_name}.bias"] - weights[f"{norm_name}.running_mean"] * gain)

@@ -1,0 +1,165 @@
+"""Encoder: model, tokenizer, transform and device in one. The seam: lists in, normalised numpy out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from textmm import checkpoint, generate
+from textmm.bert import Bert
+from textmm.checkpoint import LoadedModel
+from textmm.image import CNN, Encoded
+from textmm.model import TextMultiModalModel
+from textmm.text import PretrainedText
+from textmm.transforms import fit, to_tensor
+
+IMAGE_BATCH = 8
+"""Pictures a forward pass: what fits a CPU's caches; larger was slower."""
+TEXT_BATCH = 64
+CAPTION_BATCH = 16
+
+
+@dataclass(frozen=True)
+class Caption:
+    text: str
+    score: float
+    """Cosine of the caption with its picture."""
+
+
+class Encoder:
+    """Pictures and words -> float32 [n, embed_dim], C-contiguous, L2-normalised. Safe to share between threads.
+
+    On a CPU the parts of a batch go to `threads` workers of one core each. Two cores on one small batch wait for
+    each other at every layer, and on a busy machine a waiting core is a slow one: two workers were as fast on a
+    quiet machine, twice as fast on a busy one.
+    """
+
+    def __init__(
+        self, loaded: LoadedModel, *, device: str = "cpu", threads: int = 2, bfloat16: bool | None = None
+    ) -> None:
+        """`bfloat16`: run locked trunks in it; None asks the processor."""
+        self._workers = ThreadPoolExecutor(
+            threads if device == "cpu" else 1, "encoder", initializer=torch.set_num_threads, initargs=(1,)
+        )
+        self._model = loaded.model.eval().to(device)
+        self._tokenizer = loaded.tokenizer
+        self._captioner = loaded.captioner
+        self._device = torch.device(device)
+        self.model_id = loaded.model_id
+        self.embed_dim = loaded.model.config.embed_dim
+        if bfloat16 if bfloat16 is not None else _fast_bfloat16(self._device):
+            _to_bfloat16(self._model)
+
+    @classmethod
+    def load(cls, name: str, trunks: Path, *, device: str = "cpu", threads: int = 2) -> Encoder:
+        """A bundled model by name or a checkpoint folder. Raises ValueError, WeightsMissing."""
+        return cls(checkpoint.load(name, trunks), device=device, threads=threads)
+
+    @property
+    def styles(self) -> tuple[str, ...]:
+        """Styles in which this model can caption; none for a model without a decoder."""
+        decoder = self._model.config.multimodal_cfg
+        return decoder.styles if decoder is not None and self._captioner is not None else ()
+
+    @property
+    def preprocessing(self) -> str:
+        """What is done to a picture before the tower, as recorded with a generation."""
+        config = self._model.config.vision_cfg
+        return f"{config.resize_mode}-{config.image_size}"
+
+    def fit(self, image: Image.Image) -> Image.Image:
+        """The picture as the tower sees it. Cheap to encode later; may be called from any thread."""
+        return fit(image, self._model.config.vision_cfg)
+
+    def encode_images(self, images: Sequence[Image.Image]) -> NDArray[np.float32]:
+        return _rows([e.features for e in self._images(images)], self.embed_dim)
+
+    def encode_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Rows in the order of `texts`; batches are formed by length, so padding is short."""
+        order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
+        chunks = [order[i : i + TEXT_BATCH] for i in range(0, len(order), TEXT_BATCH)]
+        out = np.empty((len(texts), self.embed_dim), dtype=np.float32)
+        parts = self._workers.map(self._encode_texts, ([texts[i] for i in at] for at in chunks))
+        for at, rows in zip(chunks, parts, strict=True):
+            out[at] = rows
+        return out
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """How many tokens the model reads of each text."""
+        return self._tokenizer.lengths(texts)
+
+    def caption_images(
+        self, images: Sequence[Image.Image], *, style: str = "photo", beams: int = 3
+    ) -> list[Caption]:
+        """A caption each, in order. ValueError when this model has no such style."""
+        if style not in self.styles:
+            has = ", ".join(self.styles) or "none: it has no decoder"
+            raise ValueError(f"style {style!r} is not one of this model's styles ({has})")
+        encoded = self._images(images)
+        if not encoded:
+            return []
+        features = _rows([e.features for e in encoded], self.embed_dim)
+        texts = self._decode(torch.cat([e.tokens for e in encoded]), style, beams)
+        scores = np.einsum("ij,ij->i", features, self.encode_texts(texts))
+        return [Caption(text, float(score)) for text, score in zip(texts, scores, strict=True)]
+
+    def _images(self, images: Sequence[Image.Image]) -> list[Encoded]:
+        chunks = [images[i : i + IMAGE_BATCH] for i in range(0, len(images), IMAGE_BATCH)]
+        return list(self._workers.map(self._encode_images, chunks))
+
+    def _encode_images(self, images: Sequence[Image.Image]) -> Encoded:
+        with torch.inference_mode():
+            pixels = to_tensor(images, self._model.config.vision_cfg)
+            return self._model.encode_image(pixels.to(self._device))
+
+    def _encode_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        with torch.inference_mode():
+            tokens = tuple(t.to(self._device) for t in self._tokenizer(texts))
+            rows: NDArray[np.float32] = self._model.encode_text(tokens).features.cpu().numpy()
+            return rows
+
+    def _decode(self, image_tokens: Tensor, style: str, beams: int) -> list[str]:
+        words, decoder = self._captioner, self._model.decoder
+        assert words is not None and decoder is not None
+        how = generate.Decoding(
+            start_token_id=words.style_token_id(style),
+            end_token_id=words.end_token_id,
+            pad_token_id=words.pad_token_id,
+            beams=beams,
+            max_length=words.context_length,
+        )
+        chunks = image_tokens.split(CAPTION_BATCH)
+        decoded = self._workers.map(lambda tokens: generate.decode(decoder, tokens, how), chunks)
+        return [words.decode(row) for rows in decoded for row in rows]
+
+
+def _rows(parts: list[Tensor], embed_dim: int) -> NDArray[np.float32]:
+    if not parts:
+        return np.empty((0, embed_dim), dtype=np.float32)
+    return np.ascontiguousarray(torch.cat(parts).float().cpu().numpy())
+
+
+def _to_bfloat16(model: TextMultiModalModel) -> None:
+    """Locked trunks to bfloat16: the convolutions channels-last, BERT's matrices; heads stay float32."""
+    image, text = model.image, model.text
+    if isinstance(image, CNN):
+        image.features.to(torch.bfloat16).to(memory_format=torch.channels_last)
+    if isinstance(text, PretrainedText):
+        for trunk in text.trunks:
+            if isinstance(trunk, Bert):
+                trunk.to(torch.bfloat16)
+
+
+def _fast_bfloat16(device: torch.device) -> bool:
+    """Whether bfloat16 is faster than float32 here: a GPU, or a processor with instructions for it."""
+    if device.type != "cpu":
+        return True
+    return bool(getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)())

@@ -1,0 +1,143 @@
+"""ImageEncoder: images to features and tokens; a ViT and a CNN behind one interface.
+
+Each encoder has two halves: `trunk`, which may be locked and whose output may be kept on disk, and `head`,
+which is trained. `forward` is one after the other.
+"""
+
+# B batch, N image tokens, D width, E embed_dim, P patch side, H W pixels
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from textmm.colour import COLOUR_WIDTH, colour_features
+from textmm.config import ImageConfig
+from textmm.efficientnet import HEAD_WIDTH, EfficientNetLite
+from textmm.layers import Block, ProjectionHead
+
+
+class TrunkOutput(NamedTuple):
+    pooled: Tensor
+    """[B, width of the pooled features]"""
+    memory: Tensor
+    """[B, N, D]: a token each; for text, with `present`."""
+    present: Tensor
+    """[B, parts] bool: which parts of `pooled` say anything."""
+
+
+class Encoded(NamedTuple):
+    features: Tensor
+    """[B, E] float32, L2-normalised."""
+    tokens: Tensor
+    """[B, N, D]"""
+
+
+class ImageEncoder(nn.Module):
+    """Normalised images [B, 3, H, W] -> features [B, E] and tokens [B, N, token_width]."""
+
+    token_width: int
+
+    def trunk(self, images: Tensor) -> TrunkOutput:
+        raise NotImplementedError
+
+    def head(self, out: TrunkOutput) -> Encoded:
+        raise NotImplementedError
+
+    def tokens(self, out: TrunkOutput) -> Tensor:
+        """The tokens alone, without the features."""
+        return self.head(out).tokens
+
+    def forward(self, images: Tensor) -> Encoded:
+        return self.head(self.trunk(images))
+
+
+class ViT(ImageEncoder):
+    """Vision Transformer (Dosovitskiy et al. 2021) with CLIP's norm before the blocks."""
+
+    def __init__(self, config: ImageConfig, embed_dim: int) -> None:
+        super().__init__()
+        width, patch = config.width, config.patch_size
+        self.token_width = width
+        self.patches = nn.Conv2d(3, width, patch, stride=patch, bias=False)
+        self.class_token = nn.Parameter(torch.randn(width) * width**-0.5)
+        count = (config.image_size // patch) ** 2 + 1
+        self.positions = nn.Parameter(torch.randn(count, width) * width**-0.5)
+        self.norm_pre = nn.LayerNorm(width)
+        self.blocks = nn.Sequential(*(Block(width, config.heads) for _ in range(config.layers)))
+        self.norm_post = nn.LayerNorm(width)
+        self.projection = nn.Linear(width, embed_dim, bias=False)
+
+    def trunk(self, images: Tensor) -> TrunkOutput:
+        x = self.patches(images).flatten(2).transpose(1, 2)  # [B, 3, H, W] -> [B, N, D]
+        x = torch.cat([self.class_token.expand(len(x), 1, -1), x], dim=1) + self.positions
+        x = self.norm_post(self.blocks(self.norm_pre(x)))
+        return TrunkOutput(x[:, 0], x, torch.ones(len(x), 1, dtype=torch.bool, device=x.device))
+
+    def head(self, out: TrunkOutput) -> Encoded:
+        return Encoded(F.normalize(self.projection(out.pooled).float(), dim=-1), out.memory)
+
+
+class CNN(ImageEncoder):
+    """A locked EfficientNet-Lite; features of every stage and of colour; a trained head.
+
+    pooled: 1280 of the head map, means (and, from stage 2 on, deviations) of the end of every stage, colour.
+    memory: 17 tokens: the mean of the head map and its 4 x 4 average, 1280 wide.
+    """
+
+    GRID = 4
+
+    def __init__(self, config: ImageConfig, embed_dim: int) -> None:
+        super().__init__()
+        self.token_width = config.token_width
+        self.features = EfficientNetLite()
+        self.register_buffer("pixel_mean", torch.tensor(config.mean)[:, None, None], persistent=False)
+        self.register_buffer("pixel_std", torch.tensor(config.std)[:, None, None], persistent=False)
+        stem, first, *rest = self.features.stage_widths
+        self.pooled_width = HEAD_WIDTH + stem + first + 2 * sum(rest) + COLOUR_WIDTH
+        self.projection = ProjectionHead(self.pooled_width, config.head_width, embed_dim)
+        self.token_projection = nn.Linear(HEAD_WIDTH, config.token_width)
+        self.colour_projection = nn.Linear(COLOUR_WIDTH, config.token_width)
+
+    def trunk(self, images: Tensor) -> TrunkOutput:
+        weight = self.features.stem.weight
+        x = images.to(weight.dtype).contiguous(memory_format=torch.channels_last)
+        stages, top = self.features(x)  # top [B, 1280, 7, 7]
+        grid = F.adaptive_avg_pool2d(top, self.GRID).flatten(2).transpose(1, 2).float()  # [B, 16, 1280]
+        mean = top.float().mean((2, 3))
+        parts = [mean]
+        for i, stage in enumerate(stages):
+            parts += _moments(stage, deviation=i >= 2)
+        parts.append(colour_features(images.float() * self.pixel_std + self.pixel_mean))
+        memory = torch.cat([mean[:, None], grid], dim=1)
+        present = torch.ones(len(images), 1, dtype=torch.bool, device=images.device)
+        return TrunkOutput(torch.cat(parts, dim=1), memory, present)
+
+    def head(self, out: TrunkOutput) -> Encoded:
+        features = self.projection(self.projection.standardise(out.pooled))
+        return Encoded(features, self.tokens(out))
+
+    def tokens(self, out: TrunkOutput) -> Tensor:
+        colour = self.projection.standardise(out.pooled)[:, -COLOUR_WIDTH:]
+        tokens: Tensor = self.token_projection(out.memory)
+        return torch.cat([tokens[:, :1] + self.colour_projection(colour)[:, None], tokens[:, 1:]], dim=1)
+
+
+def _moments(maps: Tensor, *, deviation: bool) -> list[Tensor]:
+    """Means [B, C] of channels-last maps, and deviations when asked for, in fp32.
+
+    Sums of x and x² over NHWC rows: `std` on channels-last maps is several times slower.
+    """
+    rows = maps.permute(0, 2, 3, 1).flatten(1, 2)  # [B, HW, C], a view
+    mean = rows.mean(1, dtype=torch.float32)
+    if not deviation:
+        return [mean]
+    square = rows.square().mean(1, dtype=torch.float32)
+    return [mean, (square - mean.square()).clamp_min(0).sqrt()]
+
+
+def image_encoder(config: ImageConfig, embed_dim: int) -> ImageEncoder:
+    return CNN(config, embed_dim) if config.kind == "cnn" else ViT(config, embed_dim)

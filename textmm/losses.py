@@ -1,0 +1,53 @@
+"""The CoCa pair of losses: pure functions of tensors."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def contrastive_loss(
+    image_features: Tensor,
+    text_features: Tensor,
+    scale: Tensor,
+    positives: Tensor,
+    *,
+    ignored: Tensor | None = None,
+) -> Tensor:
+    """Symmetric InfoNCE (Oord et al. 2018, Radford et al. 2021) with any number of right answers a row.
+
+    Features [n, embed_dim], L2-normalised; `scale` the factor on cosines; `positives` [n, n] bool, True where
+    picture i and text j belong together (the diagonal always, identical texts or pictures too). A row's target
+    is spread evenly over its positives; pairs in `ignored` [n, n] are left out of its sum. At random features
+    and one positive a row: about ln(n).
+    """
+    logits = scale * image_features @ text_features.T  # [n pictures, n texts]
+    if ignored is not None:
+        logits = logits.masked_fill(ignored & ~positives, -1e4)
+    loss_i = _soft_cross_entropy(logits, positives)
+    loss_t = _soft_cross_entropy(logits.T, positives.T)
+    return (loss_i + loss_t) / 2
+
+
+def identity_positives(picture_ids: Tensor, text_ids: Tensor) -> Tensor:
+    """[n, n] bool: pairs that share the picture or the text are never negatives of each other."""
+    return (picture_ids[:, None] == picture_ids[None, :]) | (text_ids[:, None] == text_ids[None, :])
+
+
+def captioning_loss(
+    logits: Tensor, words: Tensor, *, pad_token_id: int, label_smoothing: float = 0.0
+) -> Tensor:
+    """Cross-entropy of each next word: logits [B, T, V] at words [B, T] predict words [B, 1:]; padding is left out."""
+    return F.cross_entropy(
+        logits[:, :-1].flatten(0, 1).float(),
+        words[:, 1:].flatten(),
+        ignore_index=pad_token_id,
+        label_smoothing=label_smoothing,
+    )
+
+
+def _soft_cross_entropy(logits: Tensor, positives: Tensor) -> Tensor:
+    target = positives.float()
+    target = target / target.sum(1, keepdim=True)
+    return -(target * torch.log_softmax(logits.float(), dim=1)).sum(1).mean()

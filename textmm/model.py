@@ -1,0 +1,60 @@
+"""TextMultiModalModel: image tower, text tower, fusion and decoder joined."""
+
+# B batch, E embed_dim, N image tokens, T words, V vocabulary
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from textmm.config import ModelConfig
+from textmm.fusion import TextDecoder
+from textmm.image import Encoded, image_encoder
+from textmm.text import Tokens, text_encoder
+
+MAX_LOGIT_SCALE = math.log(100.0)
+
+
+class ModelOutput(NamedTuple):
+    image_features: Tensor
+    """[B, E]"""
+    text_features: Tensor
+    """[B, E]"""
+    caption_logits: Tensor | None
+    """[B, T, V], or None without caption words or without a decoder."""
+    logit_scale: Tensor
+    """The factor on cosines, a scalar: 1 / temperature."""
+
+
+class TextMultiModalModel(nn.Module):
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.image = image_encoder(config.vision_cfg, config.embed_dim)
+        self.text = text_encoder(config.text_cfg, config.embed_dim)
+        decoder = config.multimodal_cfg
+        self.decoder = None if decoder is None else TextDecoder(decoder, self.image.token_width)
+        self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
+
+    def encode_image(self, images: Tensor) -> Encoded:
+        """Normalised images [B, 3, H, W] -> features [B, E], tokens [B, N, D]."""
+        out: Encoded = self.image(images)
+        return out
+
+    def encode_text(self, tokens: Tokens) -> Encoded:
+        """Token ids -> features [B, E], tokens [B, T, D]."""
+        out: Encoded = self.text(tokens)
+        return out
+
+    def scale(self, most: float = MAX_LOGIT_SCALE) -> Tensor:
+        """logit_scale as a factor, clamped at exp(most)."""
+        return self.logit_scale.clamp(max=most).exp()
+
+    def forward(self, images: Tensor, tokens: Tokens, words: Tensor | None = None) -> ModelOutput:
+        """`words` [B, T]: caption ids that begin with a style token."""
+        image, text = self.encode_image(images), self.encode_text(tokens)
+        logits = None if self.decoder is None or words is None else self.decoder(words, image.tokens)
+        return ModelOutput(image.features, text.features, logits, self.scale())

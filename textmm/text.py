@@ -1,0 +1,130 @@
+"""TextEncoder: token ids to features and tokens; causal, BERT-like and sentence trunks behind one interface."""
+
+# B batch, T tokens, D width, E embed_dim
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from textmm.bert import Bert
+from textmm.config import TextConfig
+from textmm.image import Encoded, TrunkOutput
+from textmm.layers import Block, ProjectionHead
+from textmm.sentence import SentenceEncoder
+
+Tokens = tuple[Tensor, ...]
+"""int64 [B, T] for each trunk of a model: one of them, or two for a `pair`."""
+
+
+class TextEncoder(nn.Module):
+    """tokens -> features [B, E] and tokens [B, T, D]; `trunk` then `head`, as in ImageEncoder."""
+
+    def trunk(self, tokens: Tokens) -> TrunkOutput:
+        raise NotImplementedError
+
+    def head(self, out: TrunkOutput) -> Encoded:
+        raise NotImplementedError
+
+    def forward(self, tokens: Tokens) -> Encoded:
+        return self.head(self.trunk(tokens))
+
+
+class CausalText(TextEncoder):
+    """CLIP's text tower (Radford et al. 2021): causal Transformer, pooled at the end token.
+
+    The end token has the largest id of a text, which is how CLIP finds it too.
+    """
+
+    def __init__(self, config: TextConfig, embed_dim: int) -> None:
+        super().__init__()
+        width = config.width
+        self.word = nn.Embedding(config.vocab_size, width)
+        self.positions = nn.Parameter(torch.randn(config.context_length, width) * 0.01)
+        self.blocks = nn.Sequential(*(Block(width, config.heads, causal=True) for _ in range(config.layers)))
+        self.norm = nn.LayerNorm(width)
+        self.projection = nn.Linear(width, embed_dim, bias=False)
+        nn.init.normal_(self.word.weight, std=0.02)
+
+    def trunk(self, tokens: Tokens) -> TrunkOutput:
+        (ids,) = tokens
+        x = self.norm(self.blocks(self.word(ids) + self.positions[: ids.shape[1]]))  # [B, T, D]
+        pooled = x[torch.arange(len(x), device=x.device), ids.argmax(dim=1)]
+        return TrunkOutput(pooled, x, torch.ones(len(x), 1, dtype=torch.bool, device=x.device))
+
+    def head(self, out: TrunkOutput) -> Encoded:
+        return Encoded(F.normalize(self.projection(out.pooled).float(), dim=-1), out.memory)
+
+
+class PretrainedText(TextEncoder):
+    """One or two locked trunks (BERT-like, sentence) side by side under one trained head.
+
+    In training each part of the features is now and then left out, the rest scaled up to keep its size, so
+    that the head works on either: a text that a trunk cannot read comes with no tokens for that trunk.
+    """
+
+    LEAVE_OUT = 0.25
+
+    def __init__(self, config: TextConfig, embed_dim: int) -> None:
+        super().__init__()
+        kinds = {"bert": ("bert",), "sentence": ("sentence",), "pair": ("bert", "sentence")}[config.kind]
+        self.trunks = nn.ModuleList(Bert() if kind == "bert" else SentenceEncoder() for kind in kinds)
+        self.widths = [int(trunk.width) for trunk in self.trunks]  # type: ignore[arg-type]
+        self.projection = ProjectionHead(sum(self.widths), config.head_width, embed_dim)
+
+    def trunk(self, tokens: Tokens) -> TrunkOutput:
+        parts, states, present = [], [], []
+        for trunk, ids in zip(self.trunks, tokens, strict=True):
+            is_sentence = isinstance(trunk, SentenceEncoder)
+            there = (ids >= 0).any(1) if is_sentence else (ids > 0).any(1)
+            pooled, hidden = self._run(trunk, ids, there)
+            parts.append(pooled)
+            states.append(hidden)
+            present.append(there)
+        memory = max(states, key=lambda x: x.shape[1])
+        return TrunkOutput(torch.cat(parts, dim=1), memory, torch.stack(present, dim=1))
+
+    def _run(self, trunk: nn.Module, ids: Tensor, there: Tensor) -> tuple[Tensor, Tensor]:
+        """Features and states of one trunk, zeros for rows without tokens (which it never sees)."""
+        width = int(trunk.width)  # type: ignore[arg-type]
+        if not bool(there.any()):
+            return torch.zeros(len(ids), width, device=ids.device), torch.zeros(len(ids), 0, width)
+        if bool(there.all()):
+            return _pooled(trunk, ids)
+        pooled, hidden = _pooled(trunk, ids[there])
+        all_pooled = pooled.new_zeros(len(ids), pooled.shape[1])
+        all_hidden = hidden.new_zeros(len(ids), *hidden.shape[1:])
+        all_pooled[there], all_hidden[there] = pooled, hidden
+        return all_pooled, all_hidden
+
+    def head(self, out: TrunkOutput) -> Encoded:
+        present = out.present
+        if self.training and len(self.widths) == 2:
+            present = present & _leave_out(present, self.LEAVE_OUT)
+        x = self.projection.standardise(out.pooled)
+        widths = torch.tensor(self.widths, device=x.device)
+        mask = present.repeat_interleave(widths, dim=1)  # [B, sum of widths]
+        kept = (present * widths).sum(1, keepdim=True).clamp_min(1)
+        x = x * mask * (widths.sum() / kept).sqrt()
+        return Encoded(self.projection(x), out.memory)
+
+
+def _pooled(trunk: nn.Module, ids: Tensor) -> tuple[Tensor, Tensor]:
+    if isinstance(trunk, SentenceEncoder):
+        states, features = trunk(ids)
+        return features, states
+    assert isinstance(trunk, Bert)
+    hidden = trunk(ids)
+    return trunk.pool(hidden, ids), hidden
+
+
+def _leave_out(present: Tensor, share: float) -> Tensor:
+    """[B, 2] bool, False for a part left out; a row that has one part only keeps it."""
+    draw = torch.rand(len(present), device=present.device)
+    keep = torch.stack([draw > share, draw < 1 - share], dim=1)
+    return keep | ~present.all(1, keepdim=True)
+
+
+def text_encoder(config: TextConfig, embed_dim: int) -> TextEncoder:
+    return CausalText(config, embed_dim) if config.kind == "causal" else PretrainedText(config, embed_dim)

@@ -1,0 +1,280 @@
+"""train(config): the loop, readable top to bottom."""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+import time
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from textmm import checkpoint, trunk_cache
+from textmm.config import from_mapping, named_model
+from textmm.image import CNN
+from textmm.losses import captioning_loss, contrastive_loss
+from textmm.model import TextMultiModalModel
+from textmm.pairs import Pairs, PairSource, Phrases
+from textmm.pretrained import load_tokenizer, trunks_of
+from textmm.text import PretrainedText
+from textmm.tokenizers import BytePair
+from textmm.trunk_cache import CachedInputs, LiveInputs, TrunkInputs
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    name: str
+    steps: int
+    batch_size: int
+    learning_rate: float
+    trains: tuple[str, ...] = ("",)
+    """Prefixes of the parameters that learn; pretrained trunks never do."""
+    warmup_steps: int = 20
+    weight_decay: float = 0.1
+    grad_clip_norm: float = 1.0
+    contrastive_loss_weight: float = 1.0
+    caption_loss_weight: float = 0.0
+    label_smoothing: float = 0.0
+    scale_start: float = 0.0
+    """The factor on cosines that the stage starts from; 0 keeps what is there."""
+    scale_max: float = 100.0
+    bfloat16: bool = False
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.batch_size < 2:
+            raise ValueError(f"stage {self.name}: steps must be at least 1 and batch_size at least 2")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    model: str
+    """Architecture: a name in textmm/models."""
+    sources: tuple[PairSource, ...]
+    stages: tuple[Stage, ...]
+    phrases: tuple[Phrases, ...] = ()
+    seed: int = 1
+    half: bool = False
+    """Store the weights as float16."""
+    log_every: int = 20
+    save_every: int = 200
+    threads: int = 2
+
+    @classmethod
+    def read(cls, path: Path) -> TrainConfig:
+        """A recipe in TOML. ValueError names an unknown key."""
+        with path.open("rb") as file:
+            data = tomllib.load(file)
+        parts = {"sources": PairSource, "stages": Stage, "phrases": Phrases}
+        for name, kind in parts.items():
+            data[name] = [from_mapping(kind, d, where=f"{name}.") for d in data.get(name, [])]
+        return from_mapping(cls, data)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a run is doing; the last one of a stage has done == of."""
+
+    what: str
+    done: int
+    of: int
+    losses: dict[str, float] = field(default_factory=dict)
+    samples_per_s: float = 0.0
+
+
+def train(config: TrainConfig, *, data: Path, trunks: Path, out: Path) -> Iterator[Progress]:
+    """Train the model of `config` on sources below `data`; the checkpoint and training.csv appear in `out`.
+
+    Run again after a stop, it goes on from the last save with the batches it would have had.
+    """
+    torch.set_num_threads(config.threads)
+    torch.manual_seed(config.seed)
+    out.mkdir(parents=True, exist_ok=True)
+    cache = out / "cache"
+    pairs = Pairs(config.sources, config.phrases, data=data, drawings=cache, seed=config.seed)
+
+    architecture = named_model(config.model)
+    model = checkpoint.build(architecture, trunks)
+    vocabulary = _vocabulary(model, pairs)
+    locked = bool(trunks_of(architecture))
+    inputs: TrunkInputs
+    if locked:
+        tokenizer = load_tokenizer(architecture.text_cfg, trunks)
+        yield from _fill_cache(cache, model, pairs, tokenizer)
+        inputs = cached = CachedInputs(cache, pairs)
+        _fit_heads(model, cached, config.seed)
+    else:
+        assert vocabulary is not None
+        words = BytePair(vocabulary.vocabulary, context_length=architecture.text_cfg.context_length)
+        inputs = LiveInputs(model, pairs, words)
+
+    run = _Run(config, model, vocabulary, pairs, inputs)
+    first_stage, first_step, state = _resume(out, model)
+    for number, stage in enumerate(config.stages):
+        if number < first_stage:
+            continue
+        if first_step == 0 and stage.scale_start:
+            model.logit_scale.data.fill_(math.log(stage.scale_start))
+        optimizer = _optimizer(model, stage, locked=locked)
+        if state is not None:
+            optimizer.load_state_dict(state)  # type: ignore[arg-type]
+        model.train()
+        started, seen = time.perf_counter(), 0
+        for step in range(first_step, stage.steps):
+            for group in optimizer.param_groups:
+                group["lr"] = _learning_rate(stage, step)
+            losses = run.step(stage, number, step, optimizer)
+            seen += stage.batch_size
+            last = step + 1 == stage.steps
+            if last or (step + 1) % config.log_every == 0:
+                rate = seen / (time.perf_counter() - started)
+                _log(out / "training.csv", stage.name, step + 1, losses)
+                yield Progress(stage.name, step + 1, stage.steps, losses, rate)
+            if last or (step + 1) % config.save_every == 0:
+                _save(out, config, run, optimizer, (number + 1, 0) if last else (number, step + 1))
+        first_step, state = 0, None
+
+
+@dataclass(frozen=True)
+class _Run:
+    config: TrainConfig
+    model: TextMultiModalModel
+    vocabulary: BytePair | None
+    pairs: Pairs
+    inputs: TrunkInputs
+
+    def step(
+        self, stage: Stage, number: int, step: int, optimizer: torch.optim.Optimizer
+    ) -> dict[str, float]:
+        """One step of a stage; what is random in it depends on the seed, the stage and the step."""
+        torch.manual_seed(hash((self.config.seed, number, step)))
+        rng = np.random.default_rng([self.config.seed, 5, number, step])
+        optimizer.zero_grad(set_to_none=True)
+        losses: dict[str, Tensor] = {}
+        with torch.autocast("cpu", torch.bfloat16, enabled=stage.bfloat16):
+            if stage.contrastive_loss_weight:
+                losses["contrastive"] = self._contrastive(stage, number, step, rng)
+            if stage.caption_loss_weight:
+                losses["captioning"] = self._captioning(stage, number, step, rng)
+        weights = {"contrastive": stage.contrastive_loss_weight, "captioning": stage.caption_loss_weight}
+        total = torch.stack([weights[k] * v for k, v in losses.items()]).sum()
+        if not torch.isfinite(total):
+            raise RuntimeError(f"stage {stage.name}, step {step}: the loss is {float(total)}")
+        total.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(self.model.parameters(), stage.grad_clip_norm)
+        optimizer.step()
+        return {k: float(v) for k, v in losses.items()}
+
+    def _contrastive(self, stage: Stage, number: int, step: int, rng: np.random.Generator) -> Tensor:
+        draw = self.pairs.draw(stage.batch_size, stage=number, step=step)
+        image = self.model.image.head(self.inputs.pictures(draw.picture_ids, rng, memory=False))
+        text = self.model.text.head(self.inputs.texts(draw.text_ids))
+        positives = torch.from_numpy(self.pairs.positives(draw))
+        ignored = torch.from_numpy(self.pairs.ignored(draw))
+        scale = self.model.scale(math.log(stage.scale_max))
+        return contrastive_loss(image.features, text.features, scale, positives, ignored=ignored)
+
+    def _captioning(self, stage: Stage, number: int, step: int, rng: np.random.Generator) -> Tensor:
+        draw = self.pairs.draw_captions(stage.batch_size, stage=number, step=step)
+        vocabulary, decoder = self.vocabulary, self.model.decoder
+        assert vocabulary is not None and decoder is not None
+        words = vocabulary.ids(draw.captions, start="<start>")
+        words[:, 0] = torch.tensor([vocabulary.style_token_id(style) for style in draw.styles])
+        tokens = self.model.image.tokens(self.inputs.pictures(draw.picture_ids, rng, memory=True))
+        logits = decoder(words, tokens)
+        return captioning_loss(
+            logits, words, pad_token_id=vocabulary.pad_token_id, label_smoothing=stage.label_smoothing
+        )
+
+
+def _vocabulary(model: TextMultiModalModel, pairs: Pairs) -> BytePair | None:
+    decoder = model.config.multimodal_cfg
+    if decoder is None:
+        return None
+    return BytePair.train(
+        pairs.caption_texts(),
+        decoder.vocab_size,
+        context_length=decoder.context_length,
+        styles=decoder.styles,
+    )
+
+
+def _fill_cache(
+    cache: Path, model: TextMultiModalModel, pairs: Pairs, tokenizer: checkpoint.Tokenizer
+) -> Iterator[Progress]:
+    if isinstance(model.image, CNN):
+        model.image.features.to(torch.bfloat16).to(memory_format=torch.channels_last)
+    for what, done, of in trunk_cache.fill(cache, model.eval(), pairs, tokenizer):
+        yield Progress(what, done, of)
+
+
+def _fit_heads(model: TextMultiModalModel, inputs: CachedInputs, seed: int) -> None:
+    """Mean and deviation of the features that the heads standardise."""
+    images, texts = inputs.sample(np.random.default_rng([seed, 6]), 20_000)
+    if isinstance(model.image, CNN):
+        model.image.projection.fit(images)
+    if isinstance(model.text, PretrainedText):
+        model.text.projection.fit(texts)
+
+
+def _optimizer(model: TextMultiModalModel, stage: Stage, *, locked: bool) -> torch.optim.Optimizer:
+    """AdamW over what the stage trains; gains, biases and the temperature do not decay."""
+    for name, parameter in model.named_parameters():
+        pretrained = locked and name.startswith(checkpoint.LOCKED)
+        parameter.requires_grad = not pretrained and name.startswith(stage.trains)
+    learning = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in learning if p.ndim > 1], "weight_decay": stage.weight_decay},
+        {"params": [p for p in learning if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=stage.learning_rate, betas=(0.9, 0.98), eps=1e-6)
+
+
+def _learning_rate(stage: Stage, step: int) -> float:
+    """Linear warm-up, then a cosine to zero."""
+    if step < stage.warmup_steps:
+        return stage.learning_rate * (step + 1) / stage.warmup_steps
+    along = (step - stage.warmup_steps) / max(1, stage.steps - stage.warmup_steps)
+    return stage.learning_rate * 0.5 * (1 + math.cos(math.pi * along))
+
+
+def _save(
+    out: Path, config: TrainConfig, run: _Run, optimizer: torch.optim.Optimizer, at: tuple[int, int]
+) -> None:
+    name = config.model
+    checkpoint.save(out, run.model, run.vocabulary, name=name, half=config.half)
+    trained = {k: v for k, v in run.model.state_dict().items() if not k.startswith(checkpoint.LOCKED)}
+    state: dict[str, object] = {
+        "stage": at[0],
+        "step": at[1],
+        "model": trained,
+        "optimizer": optimizer.state_dict(),
+    }
+    checkpoint.save_training(out / "training.pt", state)
+
+
+def _resume(out: Path, model: TextMultiModalModel) -> tuple[int, int, object | None]:
+    """(stage, step, optimiser state) to go on from; the start when nothing was saved."""
+    path = out / "training.pt"
+    if not path.exists():
+        return 0, 0, None
+    state = checkpoint.load_training(path)
+    model.load_state_dict(state["model"], strict=False)  # type: ignore[arg-type]
+    stage, step = int(state["stage"]), int(state["step"])  # type: ignore[call-overload]
+    return stage, step, state["optimizer"] if step else None
+
+
+def _log(path: Path, stage: str, step: int, losses: dict[str, float]) -> None:
+    new = not path.exists()
+    with path.open("a", newline="") as file:
+        rows = csv.writer(file)
+        if new:
+            rows.writerow(["stage", "step", "loss", "value"])
+        rows.writerows([stage, step, name, f"{value:.5f}"] for name, value in losses.items())
+        file.flush()
+        os.fsync(file.fileno())
