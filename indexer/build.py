@@ -38,7 +38,9 @@ class Foldable(Protocol):
 
 
 def worth_folding(view: Foldable, config: IndexConfig) -> bool:
-    """Whether tail and dead rows have grown past fold_rows and a fifth of the segment: rebuilding stays linear."""
+    """Whether tail and dead rows have grown past fold_rows and a fifth of the segment: rebuilding stays
+    linear.
+    """
     for target in (view.images, view.texts):
         index = target.vectors
         segment = 0 if index.segment is None else index.segment.count
@@ -57,7 +59,8 @@ def fold(view: Foldable, folder: Path, config: IndexConfig, builds: Builds) -> d
     for target, index in parts.items():
         ids, vectors = index.rows()
         segment = build_segment(ids, vectors, config.factory)
-        name = f"{view.collection_id}-{view.generation.generation_id}-{target}-{view.through_seq}-{time.time_ns()}.faiss"
+        which = f"{view.collection_id}-{view.generation.generation_id}-{target}"
+        name = f"{which}-{view.through_seq}-{time.time_ns()}.faiss"
         digest = write_segment(segment, folder / name)
         segments[target] = segment
         made[target] = Build(name, digest, view.through_seq, segment.count, {"factory": config.factory})

@@ -107,14 +107,16 @@ class Ingest:
             pool.shutdown(cancel_futures=True)
             writer.shutdown()
 
-    def put(self, item: Item, data: bytes, collection: Collection) -> tuple[ImageRecord, bool]:
+    def put(
+        self, item: Item, data: bytes, collection: Collection, *, max_pixels: int = MAX_PIXELS
+    ) -> tuple[ImageRecord, bool]:
         """Put one picture whose bytes are given; (its record, whether it is new). All is on disk on return.
 
         Raises ImageUnreadable, ImageTooLarge, ValueError (the key), Conflict.
         """
         check_key(item.key)
+        decoded = self._decode(item, data, keep=True, bank=collection.is_bank, max_pixels=max_pixels)
         generation_id = self._generation(collection)
-        decoded = self._decode(item, data, keep=True, bank=collection.is_bank)
         report = IngestReport()
         (row,) = self._encode([decoded], None, report)
         self._write([row], collection, generation_id, report)
@@ -171,8 +173,10 @@ class Ingest:
         except OSError as error:
             return Failure(item.key, f"cannot be read: {error.strerror or error}")
 
-    def _decode(self, item: Item, data: bytes, *, keep: bool, bank: bool) -> _Decoded:
-        image = decode_image(data, max_pixels=MAX_PIXELS)
+    def _decode(
+        self, item: Item, data: bytes, *, keep: bool, bank: bool, max_pixels: int = MAX_PIXELS
+    ) -> _Decoded:
+        image = decode_image(data, max_pixels=max_pixels)
         pdq = perceptual_hash(image) if bank else None
         side = self._config.thumbnail_side
         return _Decoded(

@@ -39,6 +39,7 @@ collection = Table(
     Column("name", Text, nullable=False, unique=True),
     Column("is_bank", Boolean, nullable=False),
     Column("limits", JSON, nullable=False),
+    Column("caption_style", Text, nullable=True),
     Column("generation_id", BIG, nullable=True),
     Column("change_seq", BIG, nullable=False),
     Column("created_at", TIME, nullable=False),

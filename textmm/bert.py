@@ -66,7 +66,8 @@ class Bert(nn.Module):
         x = self.norm(x)
         for layer in self.layers:
             x = layer(x, mask)
-        return x
+        hidden: Tensor = x
+        return hidden
 
     def pool(self, hidden: Tensor, tokens: Tensor) -> Tensor:
         """Masked mean, L2-normalised: [B, T, D] -> [B, D] float32."""

@@ -1,10 +1,13 @@
-"""A model as a folder: config.json, model.safetensors (what we train) and vocabulary.json (the decoder's words)."""
+"""A model as a folder: config.json, model.safetensors (what we train) and vocabulary.json (the decoder's
+words).
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib import resources
 from pathlib import Path
@@ -120,12 +123,12 @@ def _stored(tensor: Tensor, half: bool) -> Tensor:
     return tensor.half() if half and tensor.is_floating_point() else tensor.clone()
 
 
-def _write(path: Path, write: object) -> None:
+def _write(path: Path, write: Callable[[Path], object]) -> None:
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    write(partial)  # type: ignore[operator]
+    write(partial)
     with partial.open("rb") as file:
         os.fsync(file.fileno())
-    os.replace(partial, path)
+    partial.replace(path)
 
 
 def save_training(path: Path, state: dict[str, object]) -> None:

@@ -70,7 +70,8 @@ class InvertedResidual(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = x if self.expand is None else F.relu6(self.expand(x), inplace=True)
         y = self.project(F.relu6(self.depthwise(y), inplace=True))
-        return x + y if self.residual else y
+        out: Tensor = x + y if self.residual else y
+        return out
 
 
 class EfficientNetLite(nn.Module):
@@ -102,7 +103,7 @@ class EfficientNetLite(nn.Module):
     def load_published(self, weights: Mapping[str, Tensor]) -> None:
         """Read the published checkpoint's names, batch norms folded in fp32. KeyError names what is missing."""
         _fold(self.stem, weights, "_conv_stem", "_bn0")
-        blocks = [block for stage in self.stages for block in stage]  # type: ignore[union-attr]
+        blocks = [m for m in self.stages.modules() if isinstance(m, InvertedResidual)]
         for i, block in enumerate(blocks):
             at = f"_blocks.{i}."
             if block.expand is not None:

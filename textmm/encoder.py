@@ -35,7 +35,8 @@ class Caption:
 
 
 class Encoder:
-    """Pictures and words -> float32 [n, embed_dim], C-contiguous, L2-normalised. Safe to share between threads.
+    """Pictures and words -> float32 [n, embed_dim], C-contiguous, L2-normalised. Safe to share between
+    threads.
 
     On a CPU the parts of a batch go to `threads` workers of one core each. Two cores on one small batch wait for
     each other at every layer, and on a busy machine a waiting core is a slow one: two workers were as fast on a
@@ -136,7 +137,7 @@ class Encoder:
             beams=beams,
             max_length=words.context_length,
         )
-        chunks = image_tokens.split(CAPTION_BATCH)
+        chunks = torch.split(image_tokens, CAPTION_BATCH)
         decoded = self._workers.map(lambda tokens: generate.decode(decoder, tokens, how), chunks)
         return [words.decode(row) for rows in decoded for row in rows]
 

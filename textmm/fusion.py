@@ -57,7 +57,7 @@ class DecoderLayer(nn.Module):
         self.attention = Attention(config.width, config.heads)
         self.fusion = CrossModalFusion(config.width, config.heads, image_width=image_width)
         self.norm2 = nn.LayerNorm(config.width)
-        self.mlp = MLP(config.width, dropout=dropout)
+        self.mlp = MLP(config.width)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, cache: LayerCache) -> Tensor:
@@ -90,11 +90,24 @@ class TextDecoder(nn.Module):
 
     def step(self, words: Tensor, cache: list[LayerCache], *, position: int) -> Tensor:
         """The words [B, T] that come at `position` and after -> logits [B, T, V]; they go into the cache."""
+        return self.logits(self._states(words, cache, position))
+
+    def states(self, words: Tensor, image_tokens: Tensor) -> Tensor:
+        """Words [B, T] and image tokens -> [B, T, D], which `logits` turns into words; in training most of the
+        work is there, so only the states of real words go through it."""
+        return self._states(words, self.start(image_tokens), 0)
+
+    def logits(self, states: Tensor) -> Tensor:
+        """States [..., D] -> logits of the next word [..., V]; the matrix is that of the word embeddings."""
+        return states @ self.word.weight.T
+
+    def forward(self, words: Tensor, image_tokens: Tensor) -> Tensor:
+        return self.logits(self.states(words, image_tokens))
+
+    def _states(self, words: Tensor, cache: list[LayerCache], position: int) -> Tensor:
         x = self.word(words) + self.positions[position : position + words.shape[1]]
         x = self.dropout(x)
         for layer, remembered in zip(self.layers, cache, strict=True):
             x = layer(x, remembered)
-        return self.norm(x) @ self.word.weight.T  # tied
-
-    def forward(self, words: Tensor, image_tokens: Tensor) -> Tensor:
-        return self.step(words, self.start(image_tokens), position=0)
+        out: Tensor = self.norm(x)
+        return out

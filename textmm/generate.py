@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from textmm.fusion import TextDecoder
+from textmm.fusion import LayerCache, TextDecoder
 
 NEVER = -1e9
 
@@ -47,20 +47,20 @@ def decode(decoder: TextDecoder, image_tokens: Tensor, decoding: Decoding) -> li
     _spread(cache, batch, beams)
     words = torch.cat([words.repeat_interleave(beams, 0), first.flatten()[:, None]], dim=1)  # [B K, T]
     search = _Search(batch, decoding)
-    scores = search.take_finished(words.unflatten(0, (batch, beams)), scores)
+    scores = search.take_finished(words.view(batch, beams, -1), scores)
     for position in range(1, length - 1):
         if search.settled(scores, position):
             break
         logits = decoder.step(words[:, -1:], cache, position=position)[:, -1]
-        log_p = _log_probabilities(logits, decoding).unflatten(0, (batch, beams))  # [B, K, V]
+        log_p = _log_probabilities(logits, decoding).view(batch, beams, -1)  # [B, K, V]
         total = (scores.unsqueeze(-1) + log_p).flatten(1)
         scores, flat = total.topk(beams, dim=1)  # [B, K] over K V
         rows = (flat // log_p.shape[-1] + torch.arange(batch, device=flat.device)[:, None] * beams).flatten()
         words = torch.cat([words[rows], (flat % log_p.shape[-1]).flatten()[:, None]], dim=1)
         for layer in cache:
             layer.select(rows, image=False)
-        scores = search.take_finished(words.unflatten(0, (batch, beams)), scores)
-    return search.best(words.unflatten(0, (batch, beams)), scores)
+        scores = search.take_finished(words.view(batch, beams, -1), scores)
+    return search.best(words.view(batch, beams, -1), scores)
 
 
 class _Search:
@@ -115,7 +115,7 @@ def _log_probabilities(logits: Tensor, decoding: Decoding) -> Tensor:
     return log_p
 
 
-def _spread(cache: list, batch: int, beams: int) -> None:  # type: ignore[type-arg]
+def _spread(cache: list[LayerCache], batch: int, beams: int) -> None:
     """Every picture's cache once for each of its beams."""
     rows = torch.arange(batch).repeat_interleave(beams)
     for layer in cache:

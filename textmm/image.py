@@ -1,7 +1,7 @@
 """ImageEncoder: images to features and tokens; a ViT and a CNN behind one interface.
 
-Each encoder has two halves: `trunk`, which may be locked and whose output may be kept on disk, and `head`,
-which is trained. `forward` is one after the other.
+Each encoder has two halves: `trunk`, which may be locked and whose output may be kept on disk, and the heads
+`project` and `tokens`, which are trained. `forward` is one after the other.
 """
 
 # B batch, N image tokens, D width, E embed_dim, P patch side, H W pixels
@@ -44,15 +44,17 @@ class ImageEncoder(nn.Module):
     def trunk(self, images: Tensor) -> TrunkOutput:
         raise NotImplementedError
 
-    def head(self, out: TrunkOutput) -> Encoded:
+    def project(self, out: TrunkOutput) -> Tensor:
+        """Features [B, E], float32, L2-normalised."""
         raise NotImplementedError
 
     def tokens(self, out: TrunkOutput) -> Tensor:
-        """The tokens alone, without the features."""
-        return self.head(out).tokens
+        """[B, N, token_width], for the decoder."""
+        raise NotImplementedError
 
     def forward(self, images: Tensor) -> Encoded:
-        return self.head(self.trunk(images))
+        out = self.trunk(images)
+        return Encoded(self.project(out), self.tokens(out))
 
 
 class ViT(ImageEncoder):
@@ -77,8 +79,11 @@ class ViT(ImageEncoder):
         x = self.norm_post(self.blocks(self.norm_pre(x)))
         return TrunkOutput(x[:, 0], x, torch.ones(len(x), 1, dtype=torch.bool, device=x.device))
 
-    def head(self, out: TrunkOutput) -> Encoded:
-        return Encoded(F.normalize(self.projection(out.pooled).float(), dim=-1), out.memory)
+    def project(self, out: TrunkOutput) -> Tensor:
+        return F.normalize(self.projection(out.pooled).float(), dim=-1)
+
+    def tokens(self, out: TrunkOutput) -> Tensor:
+        return out.memory
 
 
 class CNN(ImageEncoder):
@@ -89,6 +94,8 @@ class CNN(ImageEncoder):
     """
 
     GRID = 4
+    pixel_mean: Tensor
+    pixel_std: Tensor
 
     def __init__(self, config: ImageConfig, embed_dim: int) -> None:
         super().__init__()
@@ -116,9 +123,9 @@ class CNN(ImageEncoder):
         present = torch.ones(len(images), 1, dtype=torch.bool, device=images.device)
         return TrunkOutput(torch.cat(parts, dim=1), memory, present)
 
-    def head(self, out: TrunkOutput) -> Encoded:
-        features = self.projection(self.projection.standardise(out.pooled))
-        return Encoded(features, self.tokens(out))
+    def project(self, out: TrunkOutput) -> Tensor:
+        features: Tensor = self.projection(self.projection.standardise(out.pooled))
+        return features
 
     def tokens(self, out: TrunkOutput) -> Tensor:
         colour = self.projection.standardise(out.pooled)[:, -COLOUR_WIDTH:]

@@ -39,18 +39,19 @@ class Attention(nn.Module):
         return out
 
     def _split(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # [B, T, D] -> [B, H, T, D/H]
+        batch, length, width = x.shape
+        # [B, T, D] -> [B, H, T, D/H]
+        return x.view(batch, length, self.heads, width // self.heads).transpose(1, 2)
 
 
 class MLP(nn.Module):
-    def __init__(self, width: int, *, ratio: int = 4, dropout: float = 0.0) -> None:
+    def __init__(self, width: int, *, ratio: int = 4) -> None:
         super().__init__()
         self.fc = nn.Linear(width, ratio * width)
         self.proj = nn.Linear(ratio * width, width)
-        self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.proj(self.dropout(F.gelu(self.fc(x))))
+        y: Tensor = self.proj(F.gelu(self.fc(x)))
         return y
 
 

@@ -35,16 +35,15 @@ def identity_positives(picture_ids: Tensor, text_ids: Tensor) -> Tensor:
     return (picture_ids[:, None] == picture_ids[None, :]) | (text_ids[:, None] == text_ids[None, :])
 
 
-def captioning_loss(
-    logits: Tensor, words: Tensor, *, pad_token_id: int, label_smoothing: float = 0.0
-) -> Tensor:
-    """Cross-entropy of each next word: logits [B, T, V] at words [B, T] predict words [B, 1:]; padding is left out."""
-    return F.cross_entropy(
-        logits[:, :-1].flatten(0, 1).float(),
-        words[:, 1:].flatten(),
-        ignore_index=pad_token_id,
-        label_smoothing=label_smoothing,
-    )
+def captioning_loss(logits: Tensor, words: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
+    """Mean cross-entropy of next words [n] under logits [n, V]; `next_words` picks both out of a padded batch."""
+    return F.cross_entropy(logits.float(), words, label_smoothing=label_smoothing)
+
+
+def next_words(words: Tensor, pad_token_id: int) -> tuple[Tensor, Tensor]:
+    """Of captions [B, T]: where a real word follows, bool [B, T], and those words [n], row by row."""
+    follows = words[:, 1:] != pad_token_id
+    return F.pad(follows, (0, 1), value=False), words[:, 1:][follows]
 
 
 def _soft_cross_entropy(logits: Tensor, positives: Tensor) -> Tensor:

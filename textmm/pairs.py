@@ -9,10 +9,10 @@ would have had.
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 from string import Formatter
 
@@ -112,7 +112,9 @@ class Pairs:
         drawings: Path,
         seed: int,
     ) -> None:
-        """`data` is the folder below which the sources lie, `drawings` where drawn ones go. Raises SourceError."""
+        """`data` is the folder below which the sources lie, `drawings` where drawn ones go. Raises
+        SourceError.
+        """
         self.sources = tuple(sources)
         self.seed = seed
         self.items: list[Item] = []
@@ -120,7 +122,7 @@ class Pairs:
         for source in sources:
             self.items += _items(source.source, data, drawings, seed)
             starts.append(len(self.items))
-        self.ranges = [range(a, b) for a, b in zip(starts, starts[1:], strict=False)]
+        self.ranges = [range(a, b) for a, b in pairwise(starts)]
         texts = _Texts()
         self._own: list[Ints] = [
             np.array([texts.add(t) for t in i.texts], dtype=np.int64) for i in self.items
@@ -186,15 +188,19 @@ class Pairs:
         pictures, texts = draw.picture_ids, draw.text_ids
         same = (pictures[:, None] == pictures[None, :]) | (texts[:, None] == texts[None, :])
         says, has = self._says[texts], self._has[pictures]  # [n, A]
-        true = np.ones(same.shape, dtype=bool)
+        true: NDArray[np.bool_] = np.ones((len(pictures), len(texts)), dtype=bool)
         for column in range(says.shape[1]):
-            true &= (says[None, :, column] < 0) | (says[None, :, column] == has[:, None, column])
-        return same | (true & (says >= 0).any(1)[None, :])
+            asked = says[None, :, column]
+            true &= (asked < 0) | (asked == has[:, None, column])
+        true &= (says >= 0).any(axis=1)[None, :]
+        true |= same
+        return true
 
     def ignored(self, draw: Draw) -> NDArray[np.bool_]:
         """[n, n]: pairs that are neither right nor wrong: one of them is kept apart."""
         apart = self._apart[draw.picture_ids]
-        return apart[:, None] != apart[None, :]
+        out: NDArray[np.bool_] = apart[:, None] != apart[None, :]
+        return out
 
     def _counts(self, shares: list[float], batch_size: int) -> Iterator[tuple[PairSource, range, int]]:
         total = sum(shares)
@@ -271,20 +277,23 @@ def _items(source: str, data: Path, drawings: Path, seed: int) -> list[Item]:
     return [item for item in read_source(path) if item.problem is None]
 
 
-def _codes(says: Sequence[frozenset[tuple[str, str]]], items: Iterable[Item]) -> tuple[Ints, Ints]:
-    """Attribute values as integers: what each text speaks of [texts, A] and each picture has [items, A]; -1 none."""
+def _codes(says: Sequence[frozenset[tuple[str, str]]], items: Sequence[Item]) -> tuple[Ints, Ints]:
+    """Attribute values as integers: what each text speaks of [texts, A] and each picture has [items, A]; -1
+    none.
+    """
     columns = sorted({name for said in says for name, _ in said})
     codes: dict[tuple[str, str], int] = {}
 
-    def rows(of: Iterable[dict[str, str]]) -> Ints:
-        return np.array(
-            [[codes.setdefault((c, d[c]), len(codes)) if c in d else -1 for c in columns] for d in of],
-            dtype=np.int64,
-        ).reshape(-1, len(columns))
+    def rows(of: Sequence[Mapping[str, str]]) -> Ints:
+        out = np.full((len(of), len(columns)), -1, dtype=np.int64)
+        for i, row in enumerate(of):
+            for at, column in enumerate(columns):
+                if column in row:
+                    out[i, at] = codes.setdefault((column, row[column]), len(codes))
+        return out
 
-    return rows(dict(said) for said in says), rows(
-        {k: str(v) for k, v in i.attributes.items()} for i in items
-    )
+    has = [{k: str(v) for k, v in item.attributes.items()} for item in items]
+    return rows([dict(said) for said in says]), rows(has)
 
 
 def _choose(span: range, count: int, rng: np.random.Generator) -> list[int]:

@@ -168,7 +168,7 @@ def _place(data: bytes, file: TrunkFile, folder: Path) -> None:
     target = folder / Path(file.member).name
     partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
     partial.write_bytes(data)
-    os.replace(partial, target)
+    partial.replace(target)
 
 
 def _right(path: Path, sha256: str) -> bool:

@@ -70,7 +70,9 @@ class SentenceEncoder(nn.Module):
         return F.normalize(z, dim=-1)
 
     def load_published(self, weights: Mapping[str, NDArray[np.generic]]) -> None:
-        """Read the published npz. Row id r lies in array q{r % 17 + 1} at r // 17. KeyError names what is missing."""
+        """Read the published npz. Row id r lies in array q{r % 17 + 1} at r // 17. KeyError names what is
+        missing.
+        """
         with torch.no_grad():
             for i in range(CHUNKS):
                 self.table[i::CHUNKS] = torch.from_numpy(weights[f"q{i + 1}"])
@@ -96,7 +98,7 @@ class SentenceEncoder(nn.Module):
         tensors = {k: torch.from_numpy(np.ascontiguousarray(v)) for k, v in state.items()}
         self.load_state_dict({**tensors, "table": self.table})
         for norm in (self.norm, self.norm_out):
-            norm.eps = float(weights["eps"])  # type: ignore[arg-type]
+            norm.eps = float(weights["eps"])
 
 
 def _windows(x: Tensor, n: int, left: int) -> Tensor:

@@ -57,7 +57,7 @@ def read_source(source: str) -> Iterator[Item]:
     if path.is_dir():
         yield from _folder(path)
         return
-    paths = [path] if path.exists() else [Path(p) for p in sorted(glob.glob(source, recursive=True))]
+    paths = [path] if path.exists() else [Path(p) for p in sorted(glob.glob(source, recursive=True))]  # noqa: PTH207
     if not paths:
         raise SourceError(f"{source}: there is no such folder or file, and nothing matches it as a pattern")
     for one in paths:
@@ -122,8 +122,12 @@ def _is_text(name: str) -> bool:
 
 
 def _shard(path: Path) -> Iterator[Item]:
-    """Samples of a WebDataset tar: files that share a name up to its first dot. JSON and .txt are their words."""
-    locator, words, current = "", {}, None
+    """Samples of a WebDataset tar: files that share a name up to its first dot. JSON and .txt are their
+    words.
+    """
+    locator = ""
+    words: dict[str, Any] = {}
+    current: str | None = None
     try:
         with tarfile.open(path, "r:") as archive:
             for member in archive:
@@ -213,7 +217,7 @@ def _column_kind(values: list[str | None]) -> type[int] | type[float] | type[str
     there = [v for v in values if v]
     for kind, pattern in ((int, r"-?(0|[1-9]\d{0,17})"), (float, r"-?(0|[1-9]\d*)(\.\d+)?([eE][-+]?\d+)?")):
         if there and all(re.fullmatch(pattern, v) for v in there):
-            return kind  # type: ignore[return-value]
+            return kind
     return str
 
 

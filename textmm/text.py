@@ -19,16 +19,18 @@ Tokens = tuple[Tensor, ...]
 
 
 class TextEncoder(nn.Module):
-    """tokens -> features [B, E] and tokens [B, T, D]; `trunk` then `head`, as in ImageEncoder."""
+    """tokens -> features [B, E] and tokens [B, T, D]; `trunk` then `project`, as in ImageEncoder."""
 
     def trunk(self, tokens: Tokens) -> TrunkOutput:
         raise NotImplementedError
 
-    def head(self, out: TrunkOutput) -> Encoded:
+    def project(self, out: TrunkOutput) -> Tensor:
+        """Features [B, E], float32, L2-normalised."""
         raise NotImplementedError
 
     def forward(self, tokens: Tokens) -> Encoded:
-        return self.head(self.trunk(tokens))
+        out = self.trunk(tokens)
+        return Encoded(self.project(out), out.memory)
 
 
 class CausalText(TextEncoder):
@@ -53,8 +55,8 @@ class CausalText(TextEncoder):
         pooled = x[torch.arange(len(x), device=x.device), ids.argmax(dim=1)]
         return TrunkOutput(pooled, x, torch.ones(len(x), 1, dtype=torch.bool, device=x.device))
 
-    def head(self, out: TrunkOutput) -> Encoded:
-        return Encoded(F.normalize(self.projection(out.pooled).float(), dim=-1), out.memory)
+    def project(self, out: TrunkOutput) -> Tensor:
+        return F.normalize(self.projection(out.pooled).float(), dim=-1)
 
 
 class PretrainedText(TextEncoder):
@@ -98,7 +100,7 @@ class PretrainedText(TextEncoder):
         all_pooled[there], all_hidden[there] = pooled, hidden
         return all_pooled, all_hidden
 
-    def head(self, out: TrunkOutput) -> Encoded:
+    def project(self, out: TrunkOutput) -> Tensor:
         present = out.present
         if self.training and len(self.widths) == 2:
             present = present & _leave_out(present, self.LEAVE_OUT)
@@ -107,7 +109,8 @@ class PretrainedText(TextEncoder):
         mask = present.repeat_interleave(widths, dim=1)  # [B, sum of widths]
         kept = (present * widths).sum(1, keepdim=True).clamp_min(1)
         x = x * mask * (widths.sum() / kept).sqrt()
-        return Encoded(self.projection(x), out.memory)
+        features: Tensor = self.projection(x)
+        return features
 
 
 def _pooled(trunk: nn.Module, ids: Tensor) -> tuple[Tensor, Tensor]:

@@ -50,6 +50,14 @@ def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
         raise ImageUnreadable(f"not a picture we can read: {_reason(error, image.format)}") from error
 
 
+def media_type(data: bytes) -> str:
+    """`image/jpeg` … of the bytes of a picture; application/octet-stream when they are none."""
+    try:
+        return Image.MIME.get(_open(data).format or "", "application/octet-stream")
+    except (ImageUnreadable, ImageTooLarge):
+        return "application/octet-stream"
+
+
 def fit(image: Image.Image, config: ImageConfig) -> Image.Image:
     """The RGB square of side image_size that a tower sees; the picture itself when it has that size."""
     side = config.image_size
@@ -70,7 +78,9 @@ def to_tensor(images: Sequence[Image.Image], config: ImageConfig) -> Tensor:
 
 
 def augment(image: Image.Image, config: ImageConfig, rng: np.random.Generator) -> Image.Image:
-    """A random crop (60-100 % of the area, sides within 3:4), mirrored half the time. Colours stay what they are."""
+    """A random crop (60-100 % of the area, sides within 3:4), mirrored half the time. Colours stay what they
+    are.
+    """
     width, height = image.size
     area, ratio = rng.uniform(0.6, 1.0), np.exp(rng.uniform(np.log(3 / 4), np.log(4 / 3)))
     w = min(round(width * np.sqrt(area * ratio)), width)

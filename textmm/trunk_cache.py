@@ -1,4 +1,6 @@
-"""What the trunks make of pictures and texts: kept on disk when they are locked, run in the step when they are not."""
+"""What the trunks make of pictures and texts: kept on disk when they are locked, run in the step when they
+are not.
+"""
 
 # n rows, V views of a picture, P width of pooled features, N tokens, D width of a token
 
@@ -6,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -108,7 +109,9 @@ class CachedInputs:
 def fill(
     folder: Path, model: TextMultiModalModel, pairs: Pairs, tokenizer: Tokenizer
 ) -> Iterator[tuple[str, int, int]]:
-    """Run locked trunks over all pictures and texts; yields (what, done, of). A source done before is skipped."""
+    """Run locked trunks over all pictures and texts; yields (what, done, of). A source done before is
+    skipped.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor(2, "trunk", initializer=torch.set_num_threads, initargs=(1,)) as workers:
         for i in range(len(pairs.ranges)):
@@ -133,18 +136,18 @@ def _fill_pictures(
         "memory": (len(span), MEMORY_VIEWS, CNN.GRID**2 + 1, model.image.features.head.out_channels),
     }
     out = {
-        k: np.lib.format.open_memmap(p, "w+", dtype=np.float16, shape=shapes[k])  # type: ignore[no-untyped-call]
-        for k, p in partial.items()
+        k: np.lib.format.open_memmap(p, "w+", dtype=np.float16, shape=shapes[k]) for k, p in partial.items()
     }
 
     def encode(at: range) -> None:
         views = [v for i in at for v in _views(pairs, span[i], source.views, model)]
         with torch.inference_mode():
             parts = [model.image.trunk(to_tensor(c, model.config.vision_cfg)) for c in _chunks(views, CHUNK)]
-        pooled = torch.cat([p.pooled for p in parts]).unflatten(0, (len(at), -1))
+        pooled = torch.cat([p.pooled for p in parts]).view(len(at), source.views, -1)
         out["pooled"][at.start : at.stop] = pooled.half().numpy()
         if keep_memory:
-            memory = torch.cat([p.memory for p in parts]).unflatten(0, (len(at), -1))[:, :MEMORY_VIEWS]
+            memory = torch.cat([p.memory for p in parts])
+            memory = memory.view(len(at), source.views, *memory.shape[1:])[:, :MEMORY_VIEWS]
             out["memory"][at.start : at.stop] = memory.half().numpy()
 
     rows = [range(i, min(i + CHUNK, len(span))) for i in range(0, len(span), CHUNK)]
@@ -152,7 +155,7 @@ def _fill_pictures(
         yield source.source, min(done * CHUNK, len(span)), len(span)
     for k, array in out.items():
         array.flush()
-        os.replace(partial[k], paths[k])
+        partial[k].replace(paths[k])
 
 
 def _fill_texts(
@@ -178,7 +181,7 @@ def _fill_texts(
     partial = path.with_suffix(".partial.npz")
     assert pooled is not None and present is not None
     np.savez(partial, pooled=pooled, present=present)
-    os.replace(partial, path)
+    partial.replace(path)
 
 
 def _views(pairs: Pairs, i: int, count: int, model: TextMultiModalModel) -> list[Image.Image]:

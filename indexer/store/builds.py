@@ -44,7 +44,9 @@ class Builds:
     def publish(
         self, collection_id: int, generation_id: int, builds: Mapping[Target, Build], *, build_s: float
     ) -> list[str]:
-        """Record new builds; returns the files of older ones that nobody needs any more (all but the last two)."""
+        """Record new builds; returns the files of older ones that nobody needs any more (all but the last
+        two).
+        """
         with self._database.write() as connection:
             for target, build in builds.items():
                 connection.execute(

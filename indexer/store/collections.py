@@ -12,6 +12,7 @@ from sqlalchemy.exc import IntegrityError
 
 from indexer.database import Database, now
 from indexer.errors import Conflict, NotFound
+from indexer.naming import check_name
 from indexer.tables import collection, generation, image, text
 
 
@@ -30,6 +31,8 @@ class Collection:
     is_bank: bool
     limits: Mapping[str, float]
     """Of a bank: near_copy (Hamming distance, at most) and similar (cosine, at least)."""
+    caption_style: str | None
+    """Style of its captions when a request names none."""
     generation: Generation | None
     """None until the first picture."""
     change_seq: int
@@ -40,9 +43,19 @@ class Collections:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def create(self, name: str, *, is_bank: bool, limits: Mapping[str, float]) -> Collection:
-        """Raises Conflict when the name is taken."""
-        row = {"name": name, "is_bank": is_bank, "limits": dict(limits), "change_seq": 0, "created_at": now()}
+    def create(
+        self, name: str, *, is_bank: bool, limits: Mapping[str, float], caption_style: str | None = None
+    ) -> Collection:
+        """Raises Conflict when the name is taken, ValueError when it is no name."""
+        check_name(name)
+        row = {
+            "name": name,
+            "is_bank": is_bank,
+            "limits": dict(limits),
+            "caption_style": caption_style,
+            "change_seq": 0,
+            "created_at": now(),
+        }
         try:
             with self._database.write() as connection:
                 connection.execute(insert(collection).values(row))
@@ -67,10 +80,12 @@ class Collections:
         with self._database.read() as connection:
             return [_collection(row) for row in connection.execute(_select().order_by(collection.c.name))]
 
-    def set_limits(self, collection_id: int, limits: Mapping[str, float]) -> None:
+    def set(self, collection_id: int, *, limits: Mapping[str, float], caption_style: str | None) -> None:
         with self._database.write() as connection:
             connection.execute(
-                update(collection).where(collection.c.id == collection_id).values(limits=dict(limits))
+                update(collection)
+                .where(collection.c.id == collection_id)
+                .values(limits=dict(limits), caption_style=caption_style)
             )
 
     def delete(self, name: str) -> None:
@@ -150,4 +165,6 @@ def _collection(row: Row[Any]) -> Collection:
         if row.model_id is None
         else Generation(row.generation_id, row.model_id, row.embed_dim, row.preprocessing)
     )
-    return Collection(row.id, row.name, row.is_bank, row.limits, active, row.change_seq, row.created_at)
+    return Collection(
+        row.id, row.name, row.is_bank, row.limits, row.caption_style, active, row.change_seq, row.created_at
+    )

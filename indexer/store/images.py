@@ -128,7 +128,7 @@ class Images:
 
     def find(self, collection_id: int, keys: Sequence[str]) -> dict[str, ImageRecord]:
         """Those of `keys` that are there, with their texts."""
-        out = {}
+        out: dict[str, ImageRecord] = {}
         with self._database.read() as connection:
             for part in _parts(keys):
                 rows = connection.execute(
@@ -264,7 +264,7 @@ def _forget(connection: Connection, image_ids: Sequence[int], seq: int) -> None:
         for column, which in ((embedding.c.image_id, ids), (embedding.c.text_id, texts)):
             connection.execute(
                 update(embedding)
-                .where(column.in_(which), embedding.c.dead_seq.is_(None))  # type: ignore[arg-type]
+                .where(column.in_(which), embedding.c.dead_seq.is_(None))
                 .values(dead_seq=seq, vector=b"")
             )
         for table in (text, caption, perceptual_hash):

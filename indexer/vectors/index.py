@@ -1,4 +1,6 @@
-"""VectorIndex: an immutable main segment (FAISS) and an exact tail, searched as one. Every FAISS call is here."""
+"""VectorIndex: an immutable main segment (FAISS) and an exact tail, searched as one. Every FAISS call is
+here.
+"""
 
 # n queries, m rows, d embed_dim
 
@@ -6,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import faiss
 import numpy as np
@@ -16,7 +19,9 @@ from numpy.typing import NDArray
 Vectors = NDArray[np.float32]
 Ids = NDArray[np.int64]
 
-NO_IDS: Ids = np.empty(0, dtype=np.int64)
+
+def _no_ids() -> Ids:
+    return np.empty(0, dtype=np.int64)
 
 
 class IndexFileBroken(ValueError):
@@ -42,10 +47,10 @@ class VectorIndex:
 
     dim: int
     segment: Segment | None = None
-    tail_ids: Ids = NO_IDS
+    tail_ids: Ids = field(default_factory=_no_ids)
     tail_vectors: Vectors | None = None
     """[m, d]"""
-    dead: Ids = NO_IDS
+    dead: Ids = field(default_factory=_no_ids)
     """Ascending; may name ids that are in neither part."""
 
     @property
@@ -89,7 +94,8 @@ class VectorIndex:
         return replace(self, dead=np.union1d(self.dead, known[~_is_in(known, ids)]))
 
     def search(self, vectors: Vectors, k: int, *, allowed: Ids | None = None) -> tuple[Vectors, Ids]:
-        """Best living rows of each query: (scores [n, k'], ids [n, k']), best first, k' = min(k, rows there are).
+        """Best living rows of each query: (scores [n, k'], ids [n, k']), best first, k' = min(k, rows there
+        are).
 
         `vectors` float32 [n, d], L2-normalised; scores are cosines. `allowed`: only these ids. Equal scores come in
         the order of their ids. Raises ValueError for another dimension or k < 1.
@@ -115,7 +121,7 @@ class VectorIndex:
         there, dead = self.segment.ids, self.dead
         if allowed is not None:
             chosen = there[_is_in(there, np.sort(allowed))]
-            selector = _bitmap(chosen)
+            selector: faiss.IDSelector | None = _bitmap(chosen)
             k = min(k, len(chosen))
         else:
             gone = there[_is_in(there, dead)]
@@ -123,8 +129,9 @@ class VectorIndex:
             k = min(k, len(there) - len(gone))
         if k == 0:  # FAISS pads a short answer with id -1 and score -3.4e38, and refuses k = 0 without a word
             return _none(len(vectors))
-        # One parameters object a call: IndexIDMap swaps the selector in place, so sharing one crashes under threads.
-        parameters = faiss.SearchParameters(sel=selector) if selector is not None else None
+        # One parameters object a call: IndexIDMap swaps the selector in place, so sharing one crashes under
+        # threads.
+        parameters = faiss.SearchParameters(sel=selector) if selector is not None else None  # type: ignore[call-arg]
         scores, ids = self.segment.index.search(vectors, k, params=parameters)
         return scores, ids
 
@@ -173,14 +180,16 @@ def write_segment(segment: Segment, path: Path) -> str:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(partial, path)
+        partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
     return hashlib.sha256(data).hexdigest()
 
 
 def read_segment(path: Path, sha256: str) -> Segment:
-    """Read a file that `write_segment` wrote. Raises IndexFileBroken when its bytes are not those (or not there)."""
+    """Read a file that `write_segment` wrote. Raises IndexFileBroken when its bytes are not those (or not
+    there).
+    """
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -188,7 +197,7 @@ def read_segment(path: Path, sha256: str) -> Segment:
     found = hashlib.sha256(data).hexdigest()
     if found != sha256:  # checked before FAISS sees it: a stranger's file is never parsed
         raise IndexFileBroken(f"{path.name} has sha256 {found[:12]}…, published was {sha256[:12]}…")
-    index = faiss.deserialize_index(np.frombuffer(data, dtype=np.uint8))
+    index: Any = faiss.deserialize_index(np.frombuffer(data, dtype=np.uint8))
     return Segment(index, faiss.vector_to_array(index.id_map))
 
 
@@ -206,7 +215,7 @@ def _bitmap(ids: Ids) -> faiss.IDSelectorBitmap:
     """A selector of these ids (ascending)."""
     bits = np.zeros(int(ids[-1]) + 1 if len(ids) else 1, dtype=np.uint8)
     bits[ids] = 1
-    return faiss.IDSelectorBitmap(np.packbits(bits, bitorder="little"))
+    return faiss.IDSelectorBitmap(np.packbits(bits, bitorder="little"))  # type: ignore[call-arg, arg-type]
 
 
 def _is_in(ids: Ids, those: Ids) -> NDArray[np.bool_]:
@@ -215,7 +224,8 @@ def _is_in(ids: Ids, those: Ids) -> NDArray[np.bool_]:
         return np.zeros(len(ids), dtype=bool)
     at = np.searchsorted(those, ids)
     at[at == len(those)] = 0
-    return those[at] == ids
+    found: NDArray[np.bool_] = those[at] == ids
+    return found
 
 
 def _none(n: int) -> tuple[Vectors, Ids]:

@@ -16,6 +16,7 @@ def upgrade() -> None:
         sa.Column("name", sa.Text(), nullable=False),
         sa.Column("is_bank", sa.Boolean(), nullable=False),
         sa.Column("limits", sa.JSON(), nullable=False),
+        sa.Column("caption_style", sa.Text(), nullable=True),
         sa.Column("generation_id", BIG, nullable=True),
         sa.Column("change_seq", BIG, nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),

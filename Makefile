@@ -1,0 +1,44 @@
+# setup: .venv with everything · demo: something to search at 127.0.0.1:8000 · test: all there is to check
+VENV ?= .venv
+PY := $(VENV)/bin/python
+PORT ?= 8000
+PIP_ARGS ?=
+# A smaller torch (a CPU build, 0.2 GB instead of 5): make setup PIP_ARGS="--extra-index-url URL-OF-PYTORCH-CPU-BUILDS"
+ON_PORT := --port $(PORT)
+
+.PHONY: setup demo serve check quick test bench
+
+setup: $(VENV)/.installed data/trunks/.fetched
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	test -x $(PY) || python3 -m venv $(VENV)
+	$(PY) -m pip install --quiet --upgrade "pip>=25.1"
+	$(PY) -m pip install --quiet -c constraints.txt $(PIP_ARGS) -e '.[server]' --group dev
+	touch $@
+
+data/trunks/.fetched: $(VENV)/.installed textmm/pretrained.py
+	$(VENV)/bin/textmm models fetch mini --data data
+	touch $@
+
+demo: setup
+	$(VENV)/bin/textmm demo $(if $(PICTURES),--pictures "$(PICTURES)") $(ON_PORT)
+
+serve: setup
+	$(VENV)/bin/textmm serve $(ON_PORT)
+
+check: setup
+	$(VENV)/bin/ruff format --check --quiet .
+	$(VENV)/bin/ruff check --quiet .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports --no-logo 2>/dev/null || $(VENV)/bin/lint-imports
+
+quick: check
+	$(PY) -m pytest -q -m "not slow and not gpu"
+
+test: check
+	$(PY) -m pytest -q
+
+bench: setup
+	$(PY) tests/benchmarks/bench_ingest.py
+	$(PY) tests/benchmarks/bench_search.py
+	$(PY) tests/benchmarks/bench_http.py

@@ -1,0 +1,112 @@
+"""create_app(config): the engine, its blueprints, and what happens to errors."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from flask import Flask, Response, g, request
+from werkzeug.exceptions import HTTPException
+
+from indexer.database import Database
+from indexer.vectors.index import set_threads
+from search import errors
+from search import messages as m
+from search.config import Config
+from search.engine import SearchEngine, new_request_id
+from search.http.body import answer
+from search.http.embeddings import embeddings_blueprint
+from search.http.health import health_blueprint
+from search.http.images import collections_blueprint, images_blueprint
+from search.http.moderation import moderation_blueprint
+from search.http.search import search_blueprint
+from search.moderation import Moderation
+from search.web.pages import pages_blueprint
+from textmm.encoder import Encoder
+
+logger = logging.getLogger(__name__)
+
+
+def create_app(config: Config, *, encoder: Encoder | None = None) -> Flask:
+    """The application with a started engine under app.extensions["engine"]; close it with `close`.
+
+    `encoder`: one that is loaded already. Raises WeightsMissing, DatabaseTooOld.
+    """
+    set_threads(config.index.threads)
+    config.data.mkdir(parents=True, exist_ok=True)
+    database = Database(config.database_url, busy_timeout_s=config.database.busy_timeout_s)
+    database.upgrade()
+    if encoder is None:
+        encoder = Encoder.load(
+            config.model.name, config.trunks, device=config.model.device, threads=config.model.threads
+        )
+    engine = SearchEngine(config, database, encoder)
+    engine.start()
+    app = Flask("search", static_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = config.server.max_body_bytes
+    app.config["MAX_FORM_MEMORY_SIZE"] = config.server.max_body_bytes
+    app.url_map.merge_slashes = False  # a key with // is refused by us, not redirected
+    app.extensions["engine"] = engine
+    app.extensions["database"] = database
+    for blueprint in (
+        search_blueprint(engine),
+        images_blueprint(engine),
+        collections_blueprint(engine),
+        embeddings_blueprint(engine),
+        moderation_blueprint(Moderation(engine)),
+        health_blueprint(engine),
+        pages_blueprint(engine),
+    ):
+        app.register_blueprint(blueprint)
+    _handle_requests(app)
+    return app
+
+
+def close(app: Flask) -> None:
+    app.extensions["engine"].close()
+    app.extensions["database"].close()
+
+
+def _handle_requests(app: Flask) -> None:
+    @app.before_request
+    def begin() -> None:
+        g.request_id = new_request_id()
+
+    @app.after_request
+    def end(response: Response) -> Response:
+        response.headers["X-Request-Id"] = g.get("request_id", "")
+        response.headers["X-Content-Type-Options"] = "nosniff"
+        return response
+
+    @app.errorhandler(HTTPException)
+    def refused(error: HTTPException) -> Response | HTTPException:
+        status = error.code or 500
+        if status < 400:
+            return error
+        code = errors.HTTP_CODES.get(status, "invalid_request" if status < 500 else "internal")
+        said = error.description or error.name
+        if status == 413:
+            said = f"the body has {request.content_length} bytes, the limit is {request.max_content_length}"
+        return _answer_error(status, code, said, None)
+
+    @app.errorhandler(Exception)
+    def failed(error: Exception) -> Response:
+        for kind, (status, code) in errors.STATUS.items():
+            if isinstance(error, kind):
+                return _answer_error(status, code, str(error), errors.param_of(error))
+        logger.exception("request %s failed", g.get("request_id"))
+        return _answer_error(500, "internal", "something went wrong on our side; it is logged", None)
+
+
+def _answer_error(status: int, code: str, message: str, param: str | None) -> Response:
+    error = m.Error(
+        code=code,
+        type=errors.error_type(status),
+        message=message,
+        param=param,
+        request_id=g.get("request_id"),
+    )
+    response: Any = answer(m.ErrorResponse(error), status)
+    if status == 429:
+        response.headers["Retry-After"] = "1"
+    return response  # type: ignore[no-any-return]

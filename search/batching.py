@@ -1,0 +1,98 @@
+"""Many callers, one forward pass: texts and pictures that wait at the same time are encoded together."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from typing import Generic, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from search.errors import Overloaded
+from textmm.encoder import Encoder
+
+T = TypeVar("T")
+Rows = NDArray[np.float32]
+
+
+class Batching:
+    """An Encoder for many threads. Pictures are decoded by their own callers, so a bad one never gets here."""
+
+    def __init__(self, encoder: Encoder, *, queue: int) -> None:
+        """`queue`: inputs that may wait; beyond it callers get Overloaded."""
+        self._texts = _Queue(encoder.encode_texts, queue, most=64)
+        self._images = _Queue(encoder.encode_images, queue, most=32)
+
+    def encode_texts(self, texts: Sequence[str]) -> Rows:
+        return self._texts.run(texts)
+
+    def encode_images(self, images: Sequence[Image.Image]) -> Rows:
+        return self._images.run(images)
+
+    def close(self) -> None:
+        for queue in (self._texts, self._images):
+            queue.close()
+
+
+class _Queue(Generic[T]):
+    """A thread that takes what has come while it was busy, up to `most` inputs at a time."""
+
+    def __init__(self, encode: Callable[[Sequence[T]], Rows], limit: int, *, most: int) -> None:
+        self._encode, self._limit, self._most = encode, limit, most
+        self._waiting: deque[tuple[Sequence[T], Future[Rows]]] = deque()
+        self._wake = threading.Condition()
+        self._closed = False
+        self._thread = threading.Thread(target=self._work, name="inference", daemon=True)
+        self._thread.start()
+
+    def run(self, inputs: Sequence[T]) -> Rows:
+        """Rows for the inputs, in order. Raises Overloaded."""
+        parts = [inputs[i : i + self._most] for i in range(0, len(inputs), self._most)] or [inputs]
+        futures: list[Future[Rows]] = [Future() for _ in parts]
+        with self._wake:
+            waiting = sum(len(i) for i, _ in self._waiting)
+            if waiting and waiting + len(inputs) > self._limit:
+                raise Overloaded(
+                    f"{waiting} inputs wait for the model, the queue holds {self._limit}: try again soon"
+                )
+            self._waiting.extend(zip(parts, futures, strict=True))
+            self._wake.notify()
+        return np.concatenate([future.result() for future in futures])
+
+    def close(self) -> None:
+        with self._wake:
+            self._closed = True
+            self._wake.notify()
+        self._thread.join()
+
+    def _work(self) -> None:
+        while True:
+            with self._wake:
+                self._wake.wait_for(lambda: self._waiting or self._closed)
+                if not self._waiting:
+                    return
+                batch = [self._waiting.popleft()]
+                while (
+                    self._waiting and sum(len(i) for i, _ in batch) + len(self._waiting[0][0]) <= self._most
+                ):
+                    batch.append(self._waiting.popleft())
+            self._encode_batch(batch)
+
+    def _encode_batch(self, batch: list[tuple[Sequence[T], Future[Rows]]]) -> None:
+        try:
+            rows = self._encode([one for inputs, _ in batch for one in inputs])
+        except Exception as error:
+            if len(batch) == 1:
+                batch[0][1].set_exception(error)
+            else:  # whoever's input broke it must not take its neighbours down
+                for one in batch:
+                    self._encode_batch([one])
+            return
+        at = 0
+        for inputs, future in batch:
+            future.set_result(rows[at : at + len(inputs)])
+            at += len(inputs)

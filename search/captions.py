@@ -1,0 +1,62 @@
+"""Captions: of any picture, and of hits, where they are remembered."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from PIL import Image
+
+from indexer.database import Database
+from indexer.store.captions import Captions
+from indexer.store.images import ImageRecord
+from search.contents import Contents
+from search.messages import BadRequest, Caption
+from textmm.encoder import Encoder
+from textmm.transforms import ImageTooLarge, ImageUnreadable, decode_image
+
+logger = logging.getLogger(__name__)
+
+
+class Captioner:
+    def __init__(self, encoder: Encoder, database: Database, contents: Contents) -> None:
+        self._encoder = encoder
+        self._captions = Captions(database)
+        self._contents = contents
+
+    def check_style(self, style: str, param: str) -> None:
+        """BadRequest unless the model has this style."""
+        if style not in self._encoder.styles:
+            there = ", ".join(self._encoder.styles) or "none: this model does not caption"
+            raise BadRequest(f"{param} {style!r} is none of this model's styles: {there}", param)
+
+    def caption(self, image: Image.Image, style: str) -> Caption:
+        """A fresh caption of a decoded picture."""
+        (made,) = self._encoder.caption_images([image], style=style)
+        return Caption(made.text, round(made.score, 6))
+
+    def caption_hits(self, records: Sequence[ImageRecord], style: str) -> list[Caption | None]:
+        """Remembered captions; the rest decoded in one batch and remembered. None: the bytes cannot be read
+        now.
+        """
+        model_id = self._encoder.model_id
+        known = self._captions.find([r.image_id for r in records], model_id=model_id, style=style)
+        fresh = {r.image_id: r for r in records if r.image_id not in known}
+        pictures = {i: picture for i, r in fresh.items() if (picture := self._picture(r)) is not None}
+        made = self._encoder.caption_images(list(pictures.values()), style=style)
+        new = {i: (c.text, c.score) for i, c in zip(pictures, made, strict=True)}
+        if new:
+            digests = {i: fresh[i].sha256 for i in new}
+            self._captions.remember(new, digests, model_id=model_id, style=style)
+        all_known = known | new
+        return [
+            Caption(found[0], round(found[1], 6)) if (found := all_known.get(r.image_id)) else None
+            for r in records
+        ]
+
+    def _picture(self, record: ImageRecord) -> Image.Image | None:
+        try:
+            return self._encoder.fit(decode_image(self._contents.read(record)))
+        except (OSError, ImageUnreadable, ImageTooLarge) as error:
+            logger.warning("no caption for image %s: %s", record.key, error)
+            return None

@@ -1,0 +1,1 @@
+"""The command line: a command is load, call, print. Heavy imports are inside the commands."""

@@ -1,0 +1,68 @@
+"""textmm demo: something to search, then the page in the browser."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from search.cli.context import command_options, load_encoder, log_to_stderr, open_database
+from search.cli.index import ensure_collection, index_sources
+from search.cli.serve import run_server
+
+if TYPE_CHECKING:
+    from search.config import Config
+
+PRODUCTS = 600
+SEED = 2026
+"""Seed of the demo's drawings; training never saw it."""
+
+
+@click.command()
+@click.option(
+    "--pictures",
+    type=click.Path(exists=True, path_type=Path),
+    default=None,
+    help="Index this folder instead of drawn products.",
+)
+@click.option("--host", default=None, help="Address to listen on.  [default: server.host]")
+@click.option("--port", type=click.IntRange(0, 65535), default=None, help="Port.  [default: server.port]")
+@click.option("--index-only", is_flag=True, help="Do not serve.")
+@command_options
+def demo(pictures: Path | None, host: str | None, port: int | None, index_only: bool, config: Config) -> None:
+    """Draw a catalogue of products (or take your --pictures), index it, and serve the page."""
+    from indexer.vectors.index import set_threads
+    from textmm.drawings import draw_catalogue
+
+    log_to_stderr()
+    set_threads(config.index.threads)
+    if pictures is None:
+        folder = config.data / "demo"
+        source, name, style = folder / "products.csv", "demo", "attributes"
+        if not source.exists():
+            click.echo(f"drawing {PRODUCTS} products into {folder}", err=True)
+            draw_catalogue(folder, PRODUCTS, seed=SEED)
+    else:
+        source, name, style = pictures, "pictures", "photo"
+    click.echo(f"indexing {source} into collection {name!r}", err=True)
+    database = open_database(config)
+    collection = ensure_collection(database, name, bank=False, caption_style=style)
+    report, _ = index_sources(config, database, load_encoder(config), collection, [str(source)], prune=True)
+    database.close()
+    failed = report["failed"]
+    assert isinstance(failed, list)
+    click.echo(
+        f"{report['added']} added, {report['updated']} updated, {report['unchanged']} unchanged, "
+        f"{len(failed)} failed, in {report['seconds']} s",
+        err=True,
+    )
+    for one in failed[:10]:
+        click.echo(f"  {one['key']}: {one['reason']}", err=True)
+    if index_only:
+        return
+    server = replace(
+        config.server, host=host or config.server.host, port=config.server.port if port is None else port
+    )
+    run_server(replace(config, server=server))

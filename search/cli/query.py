@@ -1,0 +1,171 @@
+"""textmm search, caption, moderate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from search.cli.context import command_options, load_encoder, opened_engine
+
+if TYPE_CHECKING:
+    from search.config import Config
+
+
+@click.command()
+@click.argument("words", required=False)
+@click.option(
+    "--image", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Search by this picture."
+)
+@click.option("--collection", required=True)
+@click.option("-k", default=10, show_default=True, help="How many hits.")
+@click.option(
+    "--filter", "filters", multiple=True, metavar="NAME=VALUE", help="Only pictures with this attribute."
+)
+@click.option("--target", type=click.Choice(["images", "texts"]), default="images", show_default=True)
+@click.option("--captions", is_flag=True, help="Caption the hits.")
+@click.option("--json", "as_json", is_flag=True, help="Print the search response as JSON.")
+@command_options
+def search(
+    words: str | None,
+    image: Path | None,
+    collection: str,
+    k: int,
+    filters: tuple[str, ...],
+    target: str,
+    captions: bool,
+    as_json: bool,
+    config: Config,
+) -> None:
+    """Search a collection by WORDS or by --image. Exit code 1: nothing found."""
+    from search import messages as m
+
+    fields: dict[str, object] = {
+        "collection": collection,
+        "text": words,
+        "k": k,
+        "target": target,
+        "captions": captions,
+    }
+    with opened_engine(config) as engine:
+        view = engine.live.view(engine.collections.get(collection))
+        types = view.images.attributes.types() if view is not None else {}
+        fields["filter"] = dict(_equality(f, types) for f in filters)
+        request = m.convert(m.SearchRequest, fields)
+        response = engine.search(request, image=None if image is None else image.read_bytes())
+    if as_json:
+        click.echo(m.to_json(response))
+    else:
+        for line in _lines(response):
+            click.echo(line)
+    if not (response.hits or response.texts):
+        raise click.exceptions.Exit(1)
+
+
+def _equality(given: str, types: dict[str, str]) -> tuple[str, str | float | bool]:
+    """NAME=VALUE with the value in the attribute's type."""
+    name, equals, value = given.partition("=")
+    if not equals:
+        raise click.UsageError(f"--filter takes NAME=VALUE, got {given!r}")
+    if types.get(name) == "number":
+        return name, float(value)
+    if types.get(name) == "bool":
+        return name, value.lower() in ("true", "1", "yes")
+    return name, value
+
+
+def _lines(response: object) -> list[str]:
+    from search.messages import SearchResponse
+
+    assert isinstance(response, SearchResponse)
+    lines = []
+    if response.caption is not None:
+        lines.append(f"the picture: {response.caption.text} ({response.caption.score:.3f}, generated)")
+    for text in response.texts or []:
+        lines.append(f"{text.score:7.4f}  {text.text}  [{text.key}]")
+    for hit in response.hits or []:
+        title = f"  {hit.title}" if hit.title else ""
+        caption = f"  — {hit.caption.text}" if hit.caption else ""
+        lines.append(f"{hit.score:7.4f}  {hit.key}{title}{caption}")
+    took = response.took_ms
+    lines.append(
+        f"{response.model_id}: {took.total:.1f} ms (encode {took.encode:.1f}, search {took.search:.1f})"
+    )
+    return lines
+
+
+@click.command()
+@click.argument("images", nargs=-1, required=True, type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--style", default="photo", show_default=True, help="photo, title or attributes.")
+@click.option("--beams", default=3, show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a picture.")
+@command_options
+def caption(images: tuple[Path, ...], style: str, beams: int, as_json: bool, config: Config) -> None:
+    """Put pictures into words: a line each. Exit code 1: some could not be read."""
+    import json
+
+    from textmm.transforms import ImageTooLarge, ImageUnreadable, decode_image
+
+    encoder = load_encoder(config)
+    failed = False
+    for path in images:
+        try:
+            picture = decode_image(path.read_bytes(), max_pixels=config.server.max_image_pixels)
+        except (ImageUnreadable, ImageTooLarge, OSError) as error:
+            click.echo(f"{path}: {error}", err=True)
+            failed = True
+            continue
+        (made,) = encoder.caption_images([encoder.fit(picture)], style=style, beams=beams)
+        row = {"image": str(path), "caption": made.text, "score": round(made.score, 6), "generated": True}
+        click.echo(
+            json.dumps(row, ensure_ascii=False) if as_json else f"{path}\t{made.text}\t{made.score:.3f}"
+        )
+    if failed:
+        raise click.exceptions.Exit(1)
+
+
+@click.command()
+@click.argument("images", nargs=-1, required=True, type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--bank", "banks", multiple=True, required=True, help="A bank to look in; may be given again.")
+@click.option("--json", "as_json", is_flag=True, help="One lookup response a picture, with its path.")
+@command_options
+def moderate(images: tuple[Path, ...], banks: tuple[str, ...], as_json: bool, config: Config) -> None:
+    """Ask whether pictures are known to a bank: same bytes, near copy, similar. It reports, it does not
+    judge.
+
+    Exit code 1: some could not be read.
+    """
+    from search import messages as m
+    from search.moderation import Moderation
+    from textmm.transforms import ImageTooLarge, ImageUnreadable
+
+    failed = False
+    with opened_engine(config) as engine:
+        moderation = Moderation(engine)
+        for path in images:
+            try:
+                found = moderation.look_up(m.LookupRequest(banks=list(banks)), image=path.read_bytes())
+            except (ImageUnreadable, ImageTooLarge, OSError) as error:
+                click.echo(f"{path}: {error}", err=True)
+                failed = True
+                continue
+            if as_json:
+                matches = m.to_json(found.matches).decode()
+                click.echo(f'{{"image":{m.to_json(str(path)).decode()},"matches":{matches}}}')
+            else:
+                for line in _matches(str(path), found.matches):
+                    click.echo(line)
+    if failed:
+        raise click.exceptions.Exit(1)
+
+
+def _matches(path: str, matches: list) -> list[str]:  # type: ignore[type-arg]
+    if not matches:
+        return [f"{path}: no match"]
+    return [
+        f"{path}: {match.kind} of {match.bank}/{match.key} "
+        + (f"(distance {match.distance}, limit {match.limit})" if match.kind == "near_copy" else "")
+        + (f"(score {match.score:.3f}, limit {match.limit})" if match.kind == "similar" else "")
+        for match in matches
+    ]

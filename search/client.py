@@ -1,0 +1,250 @@
+"""Client: the Python SDK. It needs httpx and msgspec only.
+
+    with Client("http://127.0.0.1:8000") as client:
+        for hit in client.search("black wrist watch", collection="shop").hits:
+            print(hit.key, hit.score)
+
+Errors are drawn from one root:
+
+    ClientError
+    ├── ConnectionFailed     no answer
+    └── ApiError             an answer that is an error: status, code, param, request_id
+        ├── InvalidRequest   400, 413, 415, 422
+        ├── NotFound         404
+        ├── Conflict         409
+        ├── Overloaded       429: wait retry_after_s
+        └── ServerFailed     500, 503
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+import httpx
+import msgspec
+
+from search import messages as m
+
+T = TypeVar("T")
+Picture = bytes | Path | str
+"""Bytes of a picture, or the path of its file."""
+
+
+class ClientError(Exception):
+    pass
+
+
+class ConnectionFailed(ClientError):
+    pass
+
+
+class ApiError(ClientError):
+    def __init__(self, status: int, error: m.Error, retry_after_s: float | None = None) -> None:
+        super().__init__(f"{error.message} ({status} {error.code})")
+        self.status = status
+        self.code = error.code
+        self.param = error.param
+        self.request_id = error.request_id
+        self.retry_after_s = retry_after_s
+
+
+class InvalidRequest(ApiError):
+    pass
+
+
+class NotFound(ApiError):
+    pass
+
+
+class Conflict(ApiError):
+    pass
+
+
+class Overloaded(ApiError):
+    pass
+
+
+class ServerFailed(ApiError):
+    pass
+
+
+_ERRORS: dict[int, type[ApiError]] = {404: NotFound, 409: Conflict, 429: Overloaded}
+
+
+class Client:
+    """One connection pool to one server. Use it as a context manager, or call `close`."""
+
+    def __init__(
+        self,
+        url: str = "http://127.0.0.1:8000",
+        *,
+        timeout_s: float = 30.0,
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
+        self._http = httpx.Client(base_url=url, timeout=timeout_s, transport=transport)
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._http.close()
+
+    # -- search ----------------------------------------------------------------------------------
+
+    def search(
+        self, text: str | None = None, *, collection: str, image: Picture | None = None, **fields: Any
+    ) -> m.SearchResponse:
+        """Hits for words or a picture; `fields` are those of SearchRequest: image_key, vector, k, filter,
+        target,
+        captions, caption_style."""
+        request = m.convert(m.SearchRequest, {"collection": collection, "text": text, **fields})
+        return self._send("POST", "/v1/search", m.SearchResponse, request, image)
+
+    def caption(
+        self, image: Picture | None = None, *, style: str = "photo", **stored: str
+    ) -> m.CaptionResponse:
+        """Of a picture, or of a stored one: collection=…, image_key=…"""
+        request = m.convert(m.CaptionRequest, {"style": style, **stored})
+        return self._send("POST", "/v1/caption", m.CaptionResponse, request, image)
+
+    def embed(
+        self, inputs: str | Sequence[str], *, model: str, dimensions: int | None = None
+    ) -> list[list[float]]:
+        """A vector for each text or data URI of a picture, in order."""
+        given = inputs if isinstance(inputs, str) else list(inputs)
+        request = m.convert(m.EmbeddingsRequest, {"input": given, "model": model, "dimensions": dimensions})
+        response = self._send("POST", "/v1/embeddings", m.EmbeddingsResponse, request)
+        return [row.embedding for row in response.data if not isinstance(row.embedding, str)]
+
+    def models(self) -> list[m.Model]:
+        return self._send("GET", "/v1/models", m.ModelList).data
+
+    def look_up(
+        self, image: Picture, *, banks: Sequence[str] | None = None, kinds: Sequence[m.Kind] | None = None
+    ) -> m.LookupResponse:
+        """Is the picture in a bank? All banks and all kinds unless they are named."""
+        given = {"banks": banks, "kinds": kinds}
+        request = m.convert(m.LookupRequest, {k: list(v) for k, v in given.items() if v is not None})
+        return self._send("POST", "/v1/moderation/lookup", m.LookupResponse, request, image)
+
+    # -- images ----------------------------------------------------------------------------------
+
+    def put_image(
+        self,
+        collection: str,
+        key: str,
+        image: Picture,
+        *,
+        title: str | None = None,
+        texts: Sequence[str] = (),
+        attributes: Mapping[str, m.AttributeValue] | None = None,
+    ) -> m.Image:
+        """Add it, or replace the one with this key."""
+        request = m.PutImageRequest(title=title, texts=list(texts), attributes=dict(attributes or {}))
+        return self._send("PUT", _image_path(collection, key), m.Image, request, image)
+
+    def get_image(self, collection: str, key: str) -> m.Image:
+        return self._send("GET", _image_path(collection, key), m.Image)
+
+    def delete_image(self, collection: str, key: str) -> None:
+        self._call("DELETE", _image_path(collection, key))
+
+    def images(self, collection: str, *, page: int = 100) -> Iterator[m.Image]:
+        """All images by key, fetched a page at a time."""
+        after: str | None = ""
+        while after is not None:
+            query = {"after": after, "limit": page}
+            answer = self._call("GET", f"{_collection_path(collection)}/images", params=query)
+            listed = msgspec.json.decode(answer.content, type=m.ImageList)
+            yield from listed.images
+            after = listed.after
+
+    def content(self, collection: str, key: str) -> bytes:
+        return self._call("GET", _image_path(collection, key, "contents")).content
+
+    def thumbnail(self, collection: str, key: str) -> bytes:
+        return self._call("GET", _image_path(collection, key, "thumbnails")).content
+
+    # -- collections -----------------------------------------------------------------------------
+
+    def collections(self) -> list[m.Collection]:
+        return self._send("GET", "/v1/collections", m.CollectionList).collections
+
+    def put_collection(
+        self,
+        name: str,
+        *,
+        bank: bool = False,
+        limits: m.Limits | None = None,
+        caption_style: str | None = None,
+    ) -> m.Collection:
+        """Make it, or change the limits and style of the one there is."""
+        request = m.PutCollectionRequest(bank=bank, limits=limits, caption_style=caption_style)
+        return self._send("PUT", _collection_path(name), m.Collection, request)
+
+    def get_collection(self, name: str) -> m.Collection:
+        return self._send("GET", _collection_path(name), m.Collection)
+
+    def delete_collection(self, name: str) -> None:
+        self._call("DELETE", _collection_path(name))
+
+    def is_ready(self) -> bool:
+        """Whether the server answers a tiny real query just now."""
+        try:
+            return self._http.get("/readyz").status_code == 200
+        except httpx.TransportError:
+            return False
+
+    # -- the wire --------------------------------------------------------------------------------
+
+    def _send(
+        self,
+        method: str,
+        path: str,
+        gives: type[T],
+        request: m.Request | None = None,
+        image: Picture | None = None,
+    ) -> T:
+        body = None if request is None else m.to_json(request)
+        if image is not None:
+            data = image if isinstance(image, bytes) else Path(image).read_bytes()
+            form = {"request": (None, body or b"{}"), "image": ("image", data)}
+            answer = self._call(method, path, files=form)
+        elif body is not None:
+            answer = self._call(method, path, content=body, headers={"Content-Type": "application/json"})
+        else:
+            answer = self._call(method, path)
+        return msgspec.json.decode(answer.content, type=gives)
+
+    def _call(self, method: str, path: str, **how: Any) -> httpx.Response:
+        try:
+            answer = self._http.request(method, path, **how)
+        except httpx.TransportError as error:
+            raise ConnectionFailed(f"{self._http.base_url}: {error}") from error
+        if answer.is_success:
+            return answer
+        try:
+            said = msgspec.json.decode(answer.content, type=m.ErrorResponse).error
+        except msgspec.DecodeError:  # not our server: a proxy's page, say
+            said = m.Error(code="unknown", type="unknown", message=answer.text[:200] or answer.reason_phrase)
+        fallback = ServerFailed if answer.status_code >= 500 else InvalidRequest
+        wait = answer.headers.get("Retry-After", "")
+        kind = _ERRORS.get(answer.status_code, fallback)
+        raise kind(answer.status_code, said, float(wait) if wait.isdigit() else None)
+
+
+def _collection_path(name: str) -> str:
+    return f"/v1/collections/{quote(name, safe='')}"
+
+
+def _image_path(collection: str, key: str, what: str = "images") -> str:
+    return f"{_collection_path(collection)}/{what}/{quote(key, safe='')}"

@@ -1,0 +1,95 @@
+"""Vectors for other services, in OpenAI's shape: texts, and pictures as data URIs."""
+
+from __future__ import annotations
+
+import base64
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from indexer.errors import NotFound
+from search import messages as m
+from search.engine import SearchEngine
+from search.errors import TooLarge
+from search.messages import BadRequest
+from search.uploads import is_data_uri
+
+Rows = NDArray[np.float32]
+
+
+def embed(engine: SearchEngine, request: m.EmbeddingsRequest) -> m.EmbeddingsResponse:
+    """One vector an input, in order; a bad picture is an error that names its place, and nobody else's
+    request.
+
+    Raises NotFound (another model), BadRequest, TooLarge, ImageUnreadable, ImageTooLarge, Overloaded.
+    """
+    check_model_name(engine, request.model)
+    inputs = _inputs(request, engine.config.server.max_inputs)
+    dimensions = request.dimensions or engine.encoder.embed_dim
+    if dimensions > engine.encoder.embed_dim:
+        raise BadRequest(
+            f"dimensions is {dimensions}, {engine.encoder.model_id} makes {engine.encoder.embed_dim}",
+            "dimensions",
+        )
+    pictures = [i for i, one in enumerate(inputs) if request.modality == "image" or _is_picture(request, one)]
+    texts = sorted(set(range(len(inputs))) - set(pictures))
+    rows = np.empty((len(inputs), engine.encoder.embed_dim), dtype=np.float32)
+    if pictures:
+        rows[pictures] = engine.batching.encode_images([_picture(engine, inputs[i]) for i in pictures])
+    tokens = 0
+    if texts:
+        said = [inputs[i] for i in texts]
+        rows[texts] = engine.batching.encode_texts(said)
+        tokens = sum(engine.encoder.count_tokens(said))
+    return m.EmbeddingsResponse(
+        data=[m.EmbeddingRow(i, _coded(row, request)) for i, row in enumerate(_cut(rows, dimensions))],
+        model=engine.encoder.model_id,
+        usage=m.Usage(tokens, tokens),
+    )
+
+
+def check_model_name(engine: SearchEngine, name: str) -> None:
+    """Raises NotFound unless the name is the model that is served: its id, or its name without the hash."""
+    if name not in (engine.encoder.model_id, engine.encoder.model_id.rpartition("-")[0]):
+        raise NotFound("model", name)
+
+
+def _inputs(request: m.EmbeddingsRequest, most: int) -> list[str]:
+    given = [request.input] if isinstance(request.input, str) else request.input
+    inputs = [one for one in given if isinstance(one, str)]
+    if len(inputs) != len(given):
+        raise BadRequest("input holds token ids; this model has other tokens: send texts", "input")
+    if not inputs:
+        raise BadRequest("input is empty", "input")
+    if len(inputs) > most:
+        raise TooLarge(f"input has {len(inputs)} entries, the limit is {most}")
+    empty = next((i for i, one in enumerate(inputs) if not one.strip()), None)
+    if empty is not None:
+        raise BadRequest(f"input[{empty}] is an empty text", "input")
+    return inputs
+
+
+def _is_picture(request: m.EmbeddingsRequest, text: str) -> bool:
+    return request.modality is None and is_data_uri(text)
+
+
+def _picture(engine: SearchEngine, text: str) -> Image.Image:
+    return engine.encoder.fit(engine.uploads.decode(engine.uploads.bytes_of(text, "input")))
+
+
+def _cut(rows: Rows, dimensions: int) -> Rows:
+    """The first `dimensions` numbers, normalised again: a slice of a unit vector is shorter than 1."""
+    if dimensions == rows.shape[1]:
+        return rows
+    cut = rows[:, :dimensions]
+    short: Rows = cut / np.linalg.norm(cut, axis=1, keepdims=True).clip(1e-12)
+    return short
+
+
+def _coded(row: Rows, request: m.EmbeddingsRequest) -> list[float] | str:
+    """Numbers, or little-endian float32 in base64."""
+    if request.encoding_format == "base64":
+        return base64.b64encode(row.astype("<f4").tobytes()).decode("ascii")
+    numbers: list[float] = row.tolist()
+    return numbers

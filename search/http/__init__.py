@@ -1,0 +1,1 @@
+"""JSON over HTTP: a blueprint a noun. A view is parse, call, answer."""

@@ -1,0 +1,31 @@
+"""/livez: the process runs. /readyz: a tiny real query just worked. /openapi.json: what there is to call."""
+
+from __future__ import annotations
+
+from flask import Blueprint, Response
+
+from search.engine import SearchEngine
+from search.errors import NotReady
+from search.openapi import document
+
+
+def health_blueprint(engine: SearchEngine) -> Blueprint:
+    bp = Blueprint("health", __name__)
+
+    @bp.get("/livez")
+    def live() -> Response:
+        return Response("ok", mimetype="text/plain")
+
+    @bp.get("/readyz")
+    def ready() -> Response:
+        try:
+            engine.check_ready()
+        except NotReady as error:
+            return Response(f"{error}\n", 503, mimetype="text/plain")
+        return Response("ok", mimetype="text/plain")
+
+    @bp.get("/openapi.json")
+    def openapi() -> Response:
+        return Response(document(), mimetype="application/json")
+
+    return bp

@@ -1,0 +1,78 @@
+"""Collections, their images, the bytes and the thumbnails."""
+
+from __future__ import annotations
+
+from flask import Blueprint, Response, request
+
+from indexer.errors import NotFound
+from search import messages as m
+from search.engine import SearchEngine
+from search.http.body import answer, read
+from search.messages import BadRequest
+from textmm.transforms import media_type
+
+
+def images_blueprint(engine: SearchEngine) -> Blueprint:
+    bp = Blueprint("images", __name__, url_prefix="/v1/collections")
+
+    @bp.get("/<collection>/images")
+    def list_images(collection: str) -> Response:
+        limit = request.args.get("limit", "100")
+        if not limit.isdigit():
+            raise BadRequest(f"limit must be a number, got {limit!r}", "limit")
+        return answer(engine.list_images(collection, after=request.args.get("after", ""), limit=int(limit)))
+
+    @bp.put("/<collection>/images/<path:key>")
+    def put_image(collection: str, key: str) -> Response:
+        message, image = read(request, m.PutImageRequest)
+        record, new = engine.put_image(collection, key, message, image=image)
+        return answer(record, 201 if new else 200)
+
+    @bp.get("/<collection>/images/<path:key>")
+    def get_image(collection: str, key: str) -> Response:
+        return answer(engine.get_image(collection, key))
+
+    @bp.delete("/<collection>/images/<path:key>")
+    def delete_image(collection: str, key: str) -> Response:
+        if not engine.delete_images(collection, [key]):
+            raise NotFound("image", key)
+        return Response(status=204)
+
+    @bp.get("/<collection>/contents/<path:key>", defaults={"thumbnail": False})
+    @bp.get("/<collection>/thumbnails/<path:key>", defaults={"thumbnail": True})
+    def get_bytes(collection: str, key: str, thumbnail: bool) -> Response:
+        data, digest = engine.content(collection, key, thumbnail=thumbnail)
+        response = Response(data, mimetype=media_type(data))
+        response.set_etag(digest)
+        response.cache_control.no_cache = True  # ask each time: a replaced picture keeps its address
+        response.headers["Content-Security-Policy"] = "default-src 'none'"
+        response.make_conditional(request)
+        return response
+
+    return bp
+
+
+def collections_blueprint(engine: SearchEngine) -> Blueprint:
+    bp = Blueprint("collections", __name__, url_prefix="/v1/collections")
+
+    @bp.get("")
+    def list_collections() -> Response:
+        return answer(engine.list_collections())
+
+    @bp.put("/<name>")
+    def put_collection(name: str) -> Response:
+        message = m.parse(m.PutCollectionRequest, request.get_data() or b"{}")
+        made, new = engine.put_collection(name, message)
+        return answer(made, 201 if new else 200)
+
+    @bp.get("/<name>")
+    def get_collection(name: str) -> Response:
+        return answer(engine.collection_message(engine.collections.get(name)))
+
+    @bp.delete("/<name>")
+    def delete_collection(name: str) -> Response:
+        engine.collections.delete(name)
+        engine.live.poll()
+        return Response(status=204)
+
+    return bp

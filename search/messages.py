@@ -1,0 +1,289 @@
+"""Request and response types: parse, validate, JSON, OpenAPI. The server and the SDK share them.
+
+Unknown request fields are refused by name. Fields are added, never given another meaning.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal, TypeVar
+
+import msgspec
+from msgspec import Meta, Struct
+
+T = TypeVar("T")
+
+Target = Literal["images", "texts"]
+Kind = Literal["exact", "near_copy", "similar"]
+AttributeValue = str | int | float | bool | list[str]
+Name = Annotated[str, Meta(min_length=1, max_length=64)]
+Key = Annotated[str, Meta(min_length=1, max_length=512)]
+Style = Annotated[str, Meta(min_length=1, max_length=64)]
+
+MAX_K = 1000
+MAX_TEXT = 20_000
+"""Characters of a query or a text; the model reads its first tokens."""
+
+
+class BadRequest(ValueError):
+    """A request that is wrong in itself; `param` names the field."""
+
+    def __init__(self, message: str, param: str | None = None) -> None:
+        super().__init__(message)
+        self.param = param
+
+
+class Request(Struct, forbid_unknown_fields=True, omit_defaults=True):
+    """What a caller sends."""
+
+
+class Response(Struct):
+    """What comes back. A client takes fields that it does not know as news, not as errors."""
+
+
+class SearchRequest(Request, kw_only=True):
+    collection: Name
+    text: Annotated[str, Meta(max_length=MAX_TEXT)] | None = None
+    image: str | None = None
+    """base64 or a data URI"""
+    image_key: Key | None = None
+    """a stored picture: more like this"""
+    vector: list[float] | None = None
+    k: Annotated[int, Meta(ge=1, le=MAX_K)] = 10
+    filter: dict[str, str | int | float | bool] = {}
+    """attribute: value; all must hold"""
+    target: Target = "images"
+    captions: bool = False
+    """caption the hits"""
+    caption_style: Style | None = None
+
+
+class TookMs(Response):
+    encode: float = 0.0
+    search: float = 0.0
+    rows: float = 0.0
+    caption: float = 0.0
+    total: float = 0.0
+
+
+class Caption(Response):
+    text: str
+    score: float
+    """cosine of the caption with its picture"""
+    generated: bool = True
+
+
+class Hit(Response):
+    key: str
+    score: float
+    """cosine, -1..1, higher is closer"""
+    title: str | None
+    caption: Caption | None
+    attributes: dict[str, AttributeValue]
+    width: int
+    height: int
+    content_url: str
+    thumbnail_url: str
+
+
+class TextHit(Response):
+    text: str
+    score: float
+    key: str
+    """of the picture that the text belongs to"""
+
+
+class SearchResponse(Response, kw_only=True, omit_defaults=True):
+    request_id: str
+    collection: str
+    model_id: str
+    took_ms: TookMs
+    hits: list[Hit] | None = None
+    """for target images"""
+    texts: list[TextHit] | None = None
+    """for target texts"""
+    caption: Caption | None = None
+    """for target texts, when the query is a picture"""
+
+
+class PutImageRequest(Request, kw_only=True):
+    image: str | None = None
+    """base64 or a data URI; as a file field in multipart"""
+    title: Annotated[str, Meta(max_length=MAX_TEXT)] | None = None
+    texts: list[Annotated[str, Meta(max_length=MAX_TEXT)]] = []
+    attributes: dict[str, AttributeValue] = {}
+
+
+class Image(Response, kw_only=True):
+    key: str
+    collection: str
+    title: str | None
+    texts: list[str]
+    attributes: dict[str, AttributeValue]
+    sha256: str
+    width: int
+    height: int
+    created_at: str
+    updated_at: str
+
+
+class ImageList(Response, kw_only=True):
+    images: list[Image]
+    after: str | None
+    """give it back to get the next page; null at the end"""
+
+
+class Limits(Struct, forbid_unknown_fields=True, kw_only=True):
+    near_copy: Annotated[int, Meta(ge=0, le=256)] = 31
+    """Hamming distance of PDQ hashes, at most"""
+    similar: Annotated[float, Meta(ge=-1, le=1)] = 0.9
+    """cosine, at least"""
+
+
+class PutCollectionRequest(Request, kw_only=True):
+    bank: bool = False
+    limits: Limits | None = None
+    caption_style: Style | None = None
+    """style of its captions when a search names none"""
+
+
+class Collection(Response, kw_only=True):
+    name: str
+    bank: bool
+    limits: Limits
+    caption_style: str
+    images: int
+    texts: int
+    model_id: str | None
+    attributes: dict[str, str]
+
+
+class CollectionList(Response):
+    collections: list[Collection]
+
+
+class CaptionRequest(Request, kw_only=True):
+    image: str | None = None
+    collection: Name | None = None
+    image_key: Key | None = None
+    style: Style = "photo"
+
+
+class CaptionResponse(Response):
+    caption: Caption
+    model_id: str
+
+
+class EmbeddingsRequest(Request, kw_only=True):
+    input: str | list[str | int | list[int]]
+    """texts or pictures as data URIs; token arrays are refused"""
+    model: str
+    encoding_format: Literal["float", "base64"] = "float"
+    dimensions: Annotated[int, Meta(ge=1)] | None = None
+    user: str | None = None
+    modality: Literal["text", "image"] | None = None
+    """image: every input is a data URI or base64; by default a data URI of a picture is one"""
+
+
+class EmbeddingRow(Response):
+    index: int
+    embedding: list[float] | str
+    object: str = "embedding"
+
+
+class Usage(Response):
+    prompt_tokens: int
+    total_tokens: int
+
+
+class EmbeddingsResponse(Response):
+    data: list[EmbeddingRow]
+    model: str
+    usage: Usage
+    object: str = "list"
+
+
+class Model(Response):
+    id: str
+    created: int
+    object: str = "model"
+    owned_by: str = "textmm"
+
+
+class ModelList(Response):
+    data: list[Model]
+    object: str = "list"
+
+
+class LookupRequest(Request, kw_only=True):
+    image: str | None = None
+    banks: list[Name] | None = None
+    """all banks when not given"""
+    kinds: list[Kind] = msgspec.field(default_factory=lambda: ["exact", "near_copy", "similar"])
+
+
+class Match(Response, kw_only=True, omit_defaults=True):
+    bank: str
+    key: str
+    kind: Kind
+    distance: int | None = None
+    """near_copy: Hamming, lower is closer"""
+    score: float | None = None
+    """similar: cosine, higher is closer"""
+    limit: float | int | None = None
+    """the bank's limit that was applied"""
+    signal: str | None = None
+
+
+class LookupResponse(Response):
+    matches: list[Match]
+    model_id: str
+
+
+class Error(Response, kw_only=True):
+    code: str
+    type: str
+    message: str
+    param: str | None = None
+    request_id: str | None = None
+
+
+class ErrorResponse(Response):
+    error: Error
+
+
+def parse(kind: type[T], data: bytes | str) -> T:
+    """A request from JSON. BadRequest names the field and what is wrong with it."""
+    try:
+        return msgspec.json.decode(data, type=kind)
+    except msgspec.ValidationError as error:
+        raise _bad(str(error)) from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise BadRequest(f"the body is not JSON: {error}") from error
+
+
+def convert(kind: type[T], data: Any) -> T:
+    """A request from Python values. BadRequest as in `parse`."""
+    try:
+        return msgspec.convert(data, type=kind)
+    except msgspec.ValidationError as error:
+        raise _bad(str(error)) from error
+
+
+def to_json(message: object) -> bytes:
+    return msgspec.json.encode(message)
+
+
+def _bad(said: str) -> BadRequest:
+    """msgspec's message -> ours, with the field: "… unknown field `x`", "… missing required field `x`", "… at
+    `$.x`".
+    """
+    named = re.search(r"field `([^`]+)`", said)
+    where = re.search(r" - at `\$\.?([^`]*)`", said)
+    param = ".".join(part for part in (where and where[1], named and named[1]) if part) or None
+    reason = re.sub(r" - at `[^`]*`", "", said)
+    if "unknown field" in said:
+        return BadRequest(f"unknown field {param}", param)
+    if "missing required field" in said:
+        return BadRequest(f"{param} is missing", param)
+    return BadRequest(f"{param or 'the body'}: {reason[:1].lower()}{reason[1:]}", param)

@@ -1,0 +1,177 @@
+"""Real things made small: a tiny model trained once, a migrated database, an indexed collection, the real app."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from cheroot.wsgi import Server
+from flask import Flask
+from numpy.typing import NDArray
+
+from indexer.config import IngestConfig
+from indexer.database import Database
+from indexer.files import Blobs
+from indexer.ingest import Ingest
+from indexer.store.collections import Collections
+from search.app import close, create_app
+from search.client import Client
+from search.config import Config
+from search.engine import SearchEngine
+from tests.drawn import write_pictures
+from textmm.encoder import Encoder
+from textmm.pairs import PairSource
+from textmm.sources import read_source
+from textmm.train import Stage, TrainConfig, train
+
+ROOT = Path(__file__).parent.parent
+NO_TRUNKS = Path("no-trunks")
+LIMITS = {"near_copy": 31.0, "similar": 0.9}
+
+TINY = TrainConfig(
+    model="tiny",
+    sources=(PairSource(source="captions.csv", share=1.0, caption_share=1.0),),
+    stages=(
+        Stage(
+            name="joint",
+            steps=150,
+            batch_size=16,
+            learning_rate=3e-3,
+            contrastive_loss_weight=1.0,
+            caption_loss_weight=1.0,
+            scale_start=10.0,
+        ),
+    ),
+    save_every=1000,
+    threads=1,
+)
+
+
+def pytest_report_header() -> str:
+    import faiss
+    import torch
+
+    return f"torch {torch.__version__}, faiss {faiss.__version__}, numpy {np.__version__}"
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the 16 drawn PNGs and captions.csv."""
+    return write_pictures(tmp_path_factory.mktemp("pictures")).parent
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory, pictures: Path) -> Path:
+    """A checkpoint folder: the tiny model, trained on the drawn pictures until it knows them."""
+    out = tmp_path_factory.mktemp("tiny")
+    for _ in train(TINY, data=pictures, trunks=NO_TRUNKS, out=out):
+        pass
+    return out
+
+
+@pytest.fixture(scope="session")
+def encoder(tiny: Path) -> Encoder:
+    """Read-only"""
+    return Encoder.load(str(tiny), NO_TRUNKS)
+
+
+@pytest.fixture(scope="session")
+def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("template") / "textmm.sqlite"
+    database = Database(f"sqlite:///{path}")
+    database.upgrade()
+    database.close()
+    return path
+
+
+@pytest.fixture
+def config(tmp_path: Path, migrated: Path) -> Config:
+    """A data folder of its own, with a migrated database in it."""
+    data = tmp_path / "data"
+    data.mkdir()
+    shutil.copy(migrated, data / "textmm.sqlite")
+    return Config(data=data)
+
+
+@pytest.fixture
+def database(config: Config) -> Iterator[Database]:
+    database = Database(config.database_url)
+    yield database
+    database.close()
+
+
+@pytest.fixture
+def indexed(config: Config, database: Database, encoder: Encoder, pictures: Path) -> Database:
+    """The database with the drawn pictures in collection `shop`, straight from ingest."""
+    collection = Collections(database).create("shop", is_bank=False, limits=LIMITS)
+    ingest = Ingest(database, encoder, Blobs(config.data / "blobs"), IngestConfig())
+    for _ in ingest.run(read_source(str(pictures / "captions.csv")), collection, source="drawn"):
+        pass
+    return database
+
+
+@pytest.fixture
+def app(config: Config, indexed: Database, encoder: Encoder) -> Iterator[Flask]:
+    app = create_app(config, encoder=encoder)
+    yield app
+    close(app)
+
+
+@pytest.fixture
+def engine(app: Flask) -> SearchEngine:
+    engine: SearchEngine = app.extensions["engine"]
+    return engine
+
+
+@pytest.fixture
+def client(app: Flask) -> Iterator[Client]:
+    """Our own SDK over the real app, in this process."""
+    with Client("http://test", transport=httpx.WSGITransport(app=app)) as client:
+        yield client
+
+
+@pytest.fixture
+def http(app: Flask) -> Iterator[httpx.Client]:
+    """The bare wire, for what the SDK would not send."""
+    with httpx.Client(transport=httpx.WSGITransport(app=app), base_url="http://test") as http:
+        yield http
+
+
+@pytest.fixture(scope="session")
+def demo_server(
+    tmp_path_factory: pytest.TempPathFactory, encoder: Encoder, pictures: Path, migrated: Path
+) -> Iterator[str]:
+    """The URL of a real server on a free port with collection `shop`."""
+    data = tmp_path_factory.mktemp("served")
+    shutil.copy(migrated, data / "textmm.sqlite")
+    app = create_app(Config(data=data), encoder=encoder)
+    engine: SearchEngine = app.extensions["engine"]
+    collection = engine.collections.create("shop", is_bank=False, limits=LIMITS)
+    database: Database = app.extensions["database"]
+    ingest = Ingest(database, encoder, Blobs(data / "blobs"), IngestConfig())
+    for _ in ingest.run(read_source(str(pictures / "captions.csv")), collection, source="drawn"):
+        pass
+    engine.live.poll()
+    server = Server(("127.0.0.1", 0), app, numthreads=8)
+    server.prepare()
+    thread = threading.Thread(target=server.serve)
+    thread.start()
+    host, port = server.bind_addr[:2]
+    yield f"http://{host}:{port}"
+    server.stop()
+    thread.join()
+    close(app)
+
+
+@pytest.fixture(scope="module")
+def vectors() -> NDArray[np.float32]:
+    """2,000 x 64 seeded vectors of low intrinsic dimension, L2-normalised (after FAISS's SyntheticDataset)."""
+    rng = np.random.default_rng(1338)
+    rows = rng.normal(size=(2000, 10)) @ rng.normal(size=(10, 64))
+    rows = np.sin(rows * rng.uniform(0.5, 2.0, size=64))
+    return np.ascontiguousarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), dtype=np.float32)
