@@ -20,8 +20,9 @@ data/trunks/.fetched: $(VENV)/.installed textmm/pretrained.py
 	$(VENV)/bin/textmm models fetch mini --data data
 	touch $@
 
+# A shell that leaves "~" alone in an argument hands it to us as it is.
 demo: setup
-	$(VENV)/bin/textmm demo $(if $(PICTURES),--pictures "$(PICTURES)") $(ON_PORT)
+	$(VENV)/bin/textmm demo $(if $(PICTURES),--pictures "$(patsubst ~/%,$(HOME)/%,$(PICTURES))") $(ON_PORT)
 
 serve: setup
 	$(VENV)/bin/textmm serve $(ON_PORT)

@@ -17,7 +17,7 @@ class DatabaseConfig:
 class IndexConfig:
     factory: str = "Flat"
     """FAISS index_factory string of the main segment. Only exact kinds are allowed so far: Flat."""
-    fold_rows: int = 2000
+    fold_rows: int = 1000
     """Rows in the tail, or dead rows in the segment, from which a new main segment is built."""
     poll_s: float = 0.5
     """How often a process takes up what others wrote."""

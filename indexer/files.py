@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from indexer.hashing import sha256
@@ -20,8 +21,8 @@ class Blobs:
         """Keep the bytes; returns their sha256. Whole on disk when it returns. Raises OSError (a full disk)."""
         digest = sha256(data)
         path = self._path(digest)
-        if path.exists():
-            os.utime(path)  # young again, so that a sweep does not take it from under the row to come
+        with suppress(FileNotFoundError):
+            os.utime(path)  # there, and young again: a sweep does not take it from under the row to come
             return digest
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f"{digest}.{os.getpid()}.{time.monotonic_ns()}.partial")
@@ -44,9 +45,10 @@ class Blobs:
         gone = 0
         before = time.time() - grace_s
         for path in self._folder.glob("??/*"):
-            if path.name not in in_use and path.stat().st_mtime < before:
-                path.unlink(missing_ok=True)
-                gone += 1
+            with suppress(FileNotFoundError):  # another sweep was quicker
+                if path.name not in in_use and path.stat().st_mtime < before:
+                    path.unlink()
+                    gone += 1
         return gone
 
     def _path(self, digest: str) -> Path:

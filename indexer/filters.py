@@ -16,7 +16,12 @@ class FilterError(ValueError):
 
 
 def allowed_ids(where: Mapping[str, Any], attributes: AttributeIndex) -> NDArray[np.int64]:
-    """Ids of the embeddings that pass, ascending. Raises FilterError for an attribute no image has."""
+    """Ids of the embeddings that pass, ascending.
+
+    Raises FilterError for an attribute no image has, and for no attribute at all: what has none would pass too.
+    """
+    if not where:
+        raise FilterError("the filter names no attribute: leave it out to allow everything")
     out: NDArray[np.int64] | None = None
     for name, value in where.items():
         if name not in attributes.names:
@@ -26,4 +31,5 @@ def allowed_ids(where: Mapping[str, Any], attributes: AttributeIndex) -> NDArray
             raise FilterError(f"filter.{name} must be a string, a number or true/false, got {value!r}")
         found = attributes.equal(name, value)
         out = found if out is None else np.intersect1d(out, found, assume_unique=True)
-    return np.empty(0, dtype=np.int64) if out is None else out
+    assert out is not None
+    return out

@@ -6,7 +6,7 @@ import re
 import unicodedata
 
 KEY_LENGTH = 512
-NAME = re.compile(r"\w[\w.\-]{0,63}")
+NAME = re.compile(r"[^\W_][\w.\-]{0,63}")
 
 
 def check_key(key: str) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote_to_bytes
 
 from flask import Flask, Response, g, request
 from werkzeug.exceptions import HTTPException
@@ -17,12 +19,15 @@ from search.engine import SearchEngine, new_request_id
 from search.http.body import answer
 from search.http.embeddings import embeddings_blueprint
 from search.http.health import health_blueprint
-from search.http.images import collections_blueprint, images_blueprint
+from search.http.images import KeyConverter, collections_blueprint, images_blueprint
 from search.http.moderation import moderation_blueprint
 from search.http.search import search_blueprint
 from search.moderation import Moderation
 from search.web.pages import pages_blueprint
 from textmm.encoder import Encoder
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +51,7 @@ def create_app(config: Config, *, encoder: Encoder | None = None) -> Flask:
     app.config["MAX_CONTENT_LENGTH"] = config.server.max_body_bytes
     app.config["MAX_FORM_MEMORY_SIZE"] = config.server.max_body_bytes
     app.url_map.merge_slashes = False  # a key with // is refused by us, not redirected
+    app.url_map.converters["key"] = KeyConverter
     app.extensions["engine"] = engine
     app.extensions["database"] = database
     for blueprint in (
@@ -59,12 +65,26 @@ def create_app(config: Config, *, encoder: Encoder | None = None) -> Flask:
     ):
         app.register_blueprint(blueprint)
     _handle_requests(app)
+    app.wsgi_app = _with_slashes(app.wsgi_app)  # type: ignore[method-assign, assignment]
     return app
 
 
 def close(app: Flask) -> None:
     app.extensions["engine"].close()
     app.extensions["database"].close()
+
+
+def _with_slashes(app: WSGIApplication) -> WSGIApplication:
+    """cheroot leaves %2F in a path as it is; WSGI decodes it, as it does every other character of a key."""
+
+    def call(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        asked: str = environ.get("REQUEST_URI", "")
+        if "%2F" in environ["PATH_INFO"] and asked.startswith("/") and not environ["SCRIPT_NAME"]:
+            path = asked.partition("?")[0].encode("latin-1")
+            environ["PATH_INFO"] = unquote_to_bytes(path).decode("latin-1")
+        return app(environ, start_response)
+
+    return call
 
 
 def _handle_requests(app: Flask) -> None:
@@ -86,7 +106,8 @@ def _handle_requests(app: Flask) -> None:
         code = errors.HTTP_CODES.get(status, "invalid_request" if status < 500 else "internal")
         said = error.description or error.name
         if status == 413:
-            said = f"the body has {request.content_length} bytes, the limit is {request.max_content_length}"
+            size = f"has {request.content_length} bytes" if request.content_length else "is too long"
+            said = f"the body {size}, the limit is {request.max_content_length}"
         return _answer_error(status, code, said, None)
 
     @app.errorhandler(Exception)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from search.errors import Overloaded
+from search.errors import NotReady, Overloaded
 from textmm.encoder import Encoder
 
 T = TypeVar("T")
@@ -50,10 +50,12 @@ class _Queue(Generic[T]):
         self._thread.start()
 
     def run(self, inputs: Sequence[T]) -> Rows:
-        """Rows for the inputs, in order. Raises Overloaded."""
+        """Rows for the inputs, in order. Raises Overloaded, and NotReady once it is closed."""
         parts = [inputs[i : i + self._most] for i in range(0, len(inputs), self._most)] or [inputs]
         futures: list[Future[Rows]] = [Future() for _ in parts]
         with self._wake:
+            if self._closed:
+                raise NotReady("the server is stopping")
             waiting = sum(len(i) for i, _ in self._waiting)
             if waiting and waiting + len(inputs) > self._limit:
                 raise Overloaded(

@@ -24,6 +24,10 @@ class Captioner:
         self._captions = Captions(database)
         self._contents = contents
 
+    def style(self, asked: str | None, usual: str | None) -> str:
+        """The style that is asked for; else the collection's usual one if this model has it; else photo."""
+        return asked or (usual if usual in self._encoder.styles else None) or "photo"
+
     def check_style(self, style: str, param: str) -> None:
         """BadRequest unless the model has this style."""
         if style not in self._encoder.styles:

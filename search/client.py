@@ -14,6 +14,8 @@ Errors are drawn from one root:
         ├── Conflict         409
         ├── Overloaded       429: wait retry_after_s
         └── ServerFailed     500, 503
+
+A field that cannot be right is not sent: messages.BadRequest, a ValueError, names it.
 """
 
 from __future__ import annotations
@@ -164,7 +166,7 @@ class Client:
         while after is not None:
             query = {"after": after, "limit": page}
             answer = self._call("GET", f"{_collection_path(collection)}/images", params=query)
-            listed = msgspec.json.decode(answer.content, type=m.ImageList)
+            listed = self._decoded(answer, m.ImageList)
             yield from listed.images
             after = listed.after
 
@@ -223,7 +225,13 @@ class Client:
             answer = self._call(method, path, content=body, headers={"Content-Type": "application/json"})
         else:
             answer = self._call(method, path)
-        return msgspec.json.decode(answer.content, type=gives)
+        return self._decoded(answer, gives)
+
+    def _decoded(self, answer: httpx.Response, gives: type[T]) -> T:
+        try:
+            return msgspec.json.decode(answer.content, type=gives)
+        except msgspec.DecodeError as error:
+            raise ClientError(f"{self._http.base_url}: the answer is not textmm's: {error}") from error
 
     def _call(self, method: str, path: str, **how: Any) -> httpx.Response:
         try:
@@ -243,8 +251,15 @@ class Client:
 
 
 def _collection_path(name: str) -> str:
-    return f"/v1/collections/{quote(name, safe='')}"
+    return f"/v1/collections/{_segment(name, 'collection')}"
 
 
 def _image_path(collection: str, key: str, what: str = "images") -> str:
-    return f"{_collection_path(collection)}/{what}/{quote(key, safe='')}"
+    return f"{_collection_path(collection)}/{what}/{_segment(key, 'key')}"
+
+
+def _segment(name: str, param: str) -> str:
+    """Part of an address. "" and dots are refused here: they would make it another's address."""
+    if name in ("", ".", ".."):
+        raise m.BadRequest(f"{param} must not be {name!r}", param)
+    return quote(name, safe="")

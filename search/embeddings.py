@@ -11,9 +11,10 @@ from PIL import Image
 from indexer.errors import NotFound
 from search import messages as m
 from search.engine import SearchEngine
-from search.errors import TooLarge
+from search.errors import InputTooLarge, InputUnreadable, TooLarge
 from search.messages import BadRequest
 from search.uploads import is_data_uri
+from textmm.transforms import ImageTooLarge, ImageUnreadable
 
 Rows = NDArray[np.float32]
 
@@ -36,7 +37,9 @@ def embed(engine: SearchEngine, request: m.EmbeddingsRequest) -> m.EmbeddingsRes
     texts = sorted(set(range(len(inputs))) - set(pictures))
     rows = np.empty((len(inputs), engine.encoder.embed_dim), dtype=np.float32)
     if pictures:
-        rows[pictures] = engine.batching.encode_images([_picture(engine, inputs[i]) for i in pictures])
+        rows[pictures] = engine.batching.encode_images(
+            [_picture(engine, inputs[i], f"input[{i}]") for i in pictures]
+        )
     tokens = 0
     if texts:
         said = [inputs[i] for i in texts]
@@ -63,10 +66,10 @@ def _inputs(request: m.EmbeddingsRequest, most: int) -> list[str]:
     if not inputs:
         raise BadRequest("input is empty", "input")
     if len(inputs) > most:
-        raise TooLarge(f"input has {len(inputs)} entries, the limit is {most}")
+        raise TooLarge(f"input has {len(inputs)} entries, the limit is {most}", "input")
     empty = next((i for i, one in enumerate(inputs) if not one.strip()), None)
     if empty is not None:
-        raise BadRequest(f"input[{empty}] is an empty text", "input")
+        raise BadRequest(f"input[{empty}] is an empty text", f"input[{empty}]")
     return inputs
 
 
@@ -74,8 +77,13 @@ def _is_picture(request: m.EmbeddingsRequest, text: str) -> bool:
     return request.modality is None and is_data_uri(text)
 
 
-def _picture(engine: SearchEngine, text: str) -> Image.Image:
-    return engine.encoder.fit(engine.uploads.decode(engine.uploads.bytes_of(text, "input")))
+def _picture(engine: SearchEngine, text: str, param: str) -> Image.Image:
+    try:
+        return engine.encoder.fit(engine.uploads.decode(engine.uploads.bytes_of(text, param)))
+    except ImageUnreadable as error:
+        raise InputUnreadable(error, param) from error
+    except ImageTooLarge as error:
+        raise InputTooLarge(error, param) from error
 
 
 def _cut(rows: Rows, dimensions: int) -> Rows:

@@ -109,7 +109,8 @@ class SearchEngine:
             for collection in self.collections.all():
                 view = self.live.view(collection)
                 if view is not None and view.generation.model_id == self.encoder.model_id:
-                    view.images.vectors.search(vector[None], 1)
+                    _, ids = view.images.vectors.search(vector[None], 1)
+                    self.images.records(ids[0].tolist())
                     break
         except Exception as error:
             logger.exception("not ready")
@@ -135,7 +136,7 @@ class SearchEngine:
         """
         timer = Timer()
         collection = self.collections.get(request.collection)
-        style = request.caption_style or collection.caption_style or "photo"
+        style = self.captioner.style(request.caption_style, collection.caption_style)
         if request.captions or request.caption_style:
             self.captioner.check_style(style, "caption_style")
         view = self._view(collection)
@@ -148,6 +149,7 @@ class SearchEngine:
         )
         if request.target == "texts":
             self._search_texts(request, view, query, response, timer)
+            response.caption = None
             if query.picture is not None and self.encoder.styles:
                 with timer.stage("caption"):
                     response.caption = self.captioner.caption(query.picture(), style)
@@ -206,9 +208,7 @@ class SearchEngine:
             with timer.stage("rows"):
                 found = records(ids[0].tolist())
             best = [
-                (found[i], round(float(s), 6))
-                for i, s in zip(ids[0].tolist(), scores[0], strict=True)
-                if i in found
+                (found[i], cosine(s)) for i, s in zip(ids[0].tolist(), scores[0], strict=True) if i in found
             ]
             if len(best) >= request.k or ids.shape[1] < fetch:
                 return best[: request.k]
@@ -246,14 +246,17 @@ class SearchEngine:
         return row
 
     def _checked_vector(self, vector: list[float]) -> Rows:
-        row = np.array(vector, dtype=np.float32)
         dim = self.encoder.embed_dim
-        if len(row) != dim:
-            raise BadRequest(f"vector has {len(row)} numbers, {self.encoder.model_id} makes {dim}", "vector")
-        norm = float(np.linalg.norm(row))
-        if not np.isfinite(norm) or norm == 0:
+        if len(vector) != dim:
+            raise BadRequest(
+                f"vector has {len(vector)} numbers, {self.encoder.model_id} makes {dim}", "vector"
+            )
+        row = np.array(vector, dtype=np.float64)
+        largest = float(np.abs(row).max())
+        if not 0 < largest < np.inf:
             raise BadRequest("vector must be finite and not zero", "vector")
-        return row / np.float32(norm)
+        row /= largest  # so that no square overflows
+        return (row / np.linalg.norm(row)).astype(np.float32)
 
     def _stored_query(self, collection: Collection, key: str) -> _Query:
         record = self.images.get(collection.collection_id, key)
@@ -394,7 +397,9 @@ class SearchEngine:
         return m.Collection(
             name=collection.name,
             bank=collection.is_bank,
-            limits=m.convert(m.Limits, dict(collection.limits)),
+            limits=m.Limits(
+                near_copy=int(collection.limits["near_copy"]), similar=float(collection.limits["similar"])
+            ),
             caption_style=collection.caption_style or "photo",
             images=images,
             texts=texts,
@@ -412,6 +417,11 @@ class _Query:
     key: str | None = None
     """Of the stored picture that asks; it is not among its own hits."""
     picture: Callable[[], Image.Image] | None = None
+
+
+def cosine(product: float) -> float:
+    """The score that is shown: -1..1. A stored vector is rounded, so a product can be a hair beyond."""
+    return round(min(1.0, max(-1.0, float(product))), 6)
 
 
 def new_request_id() -> str:

@@ -10,7 +10,25 @@ from textmm.transforms import ImageTooLarge, ImageUnreadable
 
 
 class TooLarge(ValueError):
-    """Over a limit; the message names limit and value."""
+    """Over a limit; the message names limit and value, `param` the field."""
+
+    def __init__(self, message: str, param: str | None = None) -> None:
+        super().__init__(message)
+        self.param = param
+
+
+class InputUnreadable(ImageUnreadable):
+    """A picture in a list of inputs; `param` says which."""
+
+    def __init__(self, error: ImageUnreadable, param: str) -> None:
+        super().__init__(f"{param}: {error}")
+        self.param = param
+
+
+class InputTooLarge(ImageTooLarge):
+    def __init__(self, error: ImageTooLarge, param: str) -> None:
+        super().__init__(f"{param}: {error}")
+        self.param = param
 
 
 class Overloaded(RuntimeError):
@@ -61,7 +79,7 @@ def error_type(status: int) -> str:
 
 def param_of(error: Exception) -> str | None:
     """The request field that an error is about."""
-    if isinstance(error, BadRequest):
+    if isinstance(error, BadRequest | TooLarge | InputUnreadable | InputTooLarge):
         return error.param
     if isinstance(error, NotFound):
         return "image_key" if error.what == "image" else error.what

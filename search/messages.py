@@ -9,7 +9,7 @@ import re
 from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 T = TypeVar("T")
 
@@ -102,8 +102,8 @@ class SearchResponse(Response, kw_only=True, omit_defaults=True):
     """for target images"""
     texts: list[TextHit] | None = None
     """for target texts"""
-    caption: Caption | None = None
-    """for target texts, when the query is a picture"""
+    caption: Caption | UnsetType | None = UNSET
+    """for target texts: of the query when it is a picture, else null"""
 
 
 class PutImageRequest(Request, kw_only=True):
@@ -280,7 +280,8 @@ def _bad(said: str) -> BadRequest:
     """
     named = re.search(r"field `([^`]+)`", said)
     where = re.search(r" - at `\$\.?([^`]*)`", said)
-    param = ".".join(part for part in (where and where[1], named and named[1]) if part) or None
+    path = where and where[1].replace("[...]", "")  # msgspec's word for "some key of this object"
+    param = ".".join(part for part in (path, named and named[1]) if part) or None
     reason = re.sub(r" - at `[^`]*`", "", said)
     if "unknown field" in said:
         return BadRequest(f"unknown field {param}", param)

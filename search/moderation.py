@@ -12,7 +12,7 @@ from PIL import Image
 from indexer.hashing import MIN_QUALITY, hamming_distances, perceptual_hash, sha256
 from indexer.store.collections import Collection
 from search import messages as m
-from search.engine import SearchEngine
+from search.engine import SearchEngine, cosine
 from search.messages import BadRequest
 
 Rows = NDArray[np.float32]
@@ -97,7 +97,7 @@ class Moderation:
         close = {int(i): float(s) for i, s in zip(ids[0], scores[0], strict=True) if s >= limit}
         records = self._engine.images.records(list(close))
         return [
-            m.Match(bank=bank.name, key=records[i].key, kind="similar", score=round(score, 6), limit=limit)
+            m.Match(bank=bank.name, key=records[i].key, kind="similar", score=cosine(score), limit=limit)
             for i, score in close.items()
             if i in records
         ]

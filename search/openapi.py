@@ -131,6 +131,8 @@ def _operation(route: Route, schemas: dict[Any, Any]) -> dict[str, Any]:
     parameters += [{"name": n, "in": "query", "schema": {"type": kind}} for n, kind in route.query]
     error = {"application/json": {"schema": schemas[m.ErrorResponse]}}
     responses: dict[str, Any] = {str(s): {"description": d, "content": error} for s, d in ERRORS.items()}
+    if route.status == 201:
+        responses["200"] = {"description": "It was there and is changed", **_content(route.gives, schemas)}
     responses[str(route.status)] = {"description": route.does, **_content(route.gives, schemas)}
     operation: dict[str, Any] = {"summary": route.does, "parameters": parameters, "responses": responses}
     if route.takes is not None:

@@ -30,9 +30,10 @@ class Uploads:
         body = image[match.end() :] if match else image
         if image.startswith("data:") and not match:
             raise BadRequest(f"{param} is a data URI without ;base64,", param)
-        self._check(len(body) * 3 // 4, param)
+        body = "".join(body.split())
+        self._check(len(body) * 3 // 4 - body[-2:].count("="), param)
         try:
-            return base64.b64decode("".join(body.split()), validate=True)
+            return base64.b64decode(body, validate=True)
         except (binascii.Error, ValueError) as error:
             raise BadRequest(f"{param} is neither base64 nor a data URI: {error}", param) from error
 
@@ -42,7 +43,7 @@ class Uploads:
 
     def _check(self, size: int, param: str) -> None:
         if size > self._max_bytes:
-            raise TooLarge(f"{param} has {size} bytes, the limit is {self._max_bytes}")
+            raise TooLarge(f"{param} has {size} bytes, the limit is {self._max_bytes}", param)
 
 
 def is_data_uri(text: str) -> bool:

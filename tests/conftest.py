@@ -24,6 +24,7 @@ from search.client import Client
 from search.config import Config
 from search.engine import SearchEngine
 from tests.drawn import write_pictures
+from tests.postgres import any_database, bare_url, postgres  # noqa: F401 (fixtures)
 from textmm.encoder import Encoder
 from textmm.pairs import PairSource
 from textmm.sources import read_source
@@ -39,7 +40,7 @@ TINY = TrainConfig(
     stages=(
         Stage(
             name="joint",
-            steps=150,
+            steps=400,
             batch_size=16,
             learning_rate=3e-3,
             contrastive_loss_weight=1.0,

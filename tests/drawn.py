@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from pathlib import Path
 
 from PIL import Image, ImageDraw
@@ -29,6 +30,13 @@ def draw(shape: str, colour: str, *, side: int = SIDE) -> Image.Image:
             pen.rectangle((middle - third, low, middle + third, high), fill=fill)
             pen.rectangle((low, middle - third, high, middle + third), fill=fill)
     return image
+
+
+def encoded(image: Image.Image, kind: str = "PNG", **how: int) -> bytes:
+    """The bytes of a file with this picture."""
+    out = io.BytesIO()
+    image.save(out, kind, **how)
+    return out.getvalue()
 
 
 def write_pictures(folder: Path) -> Path:

@@ -126,6 +126,7 @@ def _stored(tensor: Tensor, half: bool) -> Tensor:
 def _write(path: Path, write: Callable[[Path], object]) -> None:
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     write(partial)
+    partial.chmod(0o644)
     with partial.open("rb") as file:
         os.fsync(file.fileno())
     partial.replace(path)

@@ -19,6 +19,8 @@ from textmm.tokenizers import is_latin
 from textmm.transforms import ImageTooLarge, ImageUnreadable, decode_image
 
 Rows = NDArray[np.float32]
+Values = tuple[tuple[str, str], ...]
+"""(attribute, value) pairs, in the order of a template."""
 RECALL_AT = (1, 5, 10)
 ENCODE_BATCH = 64
 
@@ -75,7 +77,7 @@ def retrieval(encoder: Encoder, data: DataSet) -> Evaluation:
         metrics[f"text_retrieval_recall@{k}"] = recall_at_k(
             scores.T[with_text], relevant.T[with_text], min(k, scores.shape[0])
         )
-    return Evaluation("retrieval", metrics, {"images": len(data.items), "texts": len(texts)})
+    return Evaluation("zeroshot_retrieval", metrics, {"images": len(data.items), "texts": len(texts)})
 
 
 def attribute_retrieval(
@@ -84,17 +86,18 @@ def attribute_retrieval(
     template: str,
     translations: Mapping[str, list[str]],
     *,
+    match: tuple[str, ...] = (),
     at_least: int = 10,
 ) -> Evaluation:
     """Queries made from attributes, "{base_colour} {article_type}": precision@10 over those with enough
-    pictures.
+    pictures. A picture is right when it agrees in the attributes `match`; in all of the template's by default.
     """
     said = [_filled(template, item) for item in data.items]
     counts = Counter(s for s in said if s is not None)
     queries = sorted(q for q, n in counts.items() if n >= at_least)
     if not queries:
         raise ValueError(f"no query of {template!r} has {at_least} right pictures")
-    relevant = np.array([[s == q for s in said] for q in queries])
+    relevant = np.array([[s is not None and _agree(s, q, match) for s in said] for q in queries])
     words = [_in_words(template, dict(query), translations) for query in queries]
     scores = encoder.encode_texts(words) @ encoder.encode_images(data.images).T
     value = precision_at_k(scores, relevant, 10)
@@ -158,12 +161,16 @@ def _names_rightly(captions: Sequence[str], truth: Sequence[object]) -> float:
     return right / total if total else float("nan")
 
 
-def _filled(template: str, item: Item) -> tuple[tuple[str, str], ...] | None:
+def _filled(template: str, item: Item) -> Values | None:
     """The attribute values that a template asks of an item, or None when one is missing."""
     names = re.findall(r"{(\w+)}", template)
     if not all(name in item.attributes for name in names):
         return None
     return tuple((name, str(item.attributes[name])) for name in names)
+
+
+def _agree(one: Values, other: Values, match: tuple[str, ...]) -> bool:
+    return one == other if not match else all(dict(one)[name] == dict(other)[name] for name in match)
 
 
 def _in_words(template: str, values: Mapping[str, str], translations: Mapping[str, list[str]]) -> str:

@@ -104,7 +104,7 @@ def train(config: TrainConfig, *, data: Path, trunks: Path, out: Path) -> Iterat
 
     architecture = named_model(config.model)
     model = checkpoint.build(architecture, trunks)
-    vocabulary = _vocabulary(model, pairs)
+    vocabulary = _vocabulary(model, pairs, out)
     locked = bool(trunks_of(architecture))
     inputs: TrunkInputs
     if locked:
@@ -200,10 +200,14 @@ class _Run:
         return captioning_loss(logits, torch.cat(following), label_smoothing=stage.label_smoothing)
 
 
-def _vocabulary(model: TextMultiModalModel, pairs: Pairs) -> BytePair | None:
+def _vocabulary(model: TextMultiModalModel, pairs: Pairs, out: Path) -> BytePair | None:
+    """The decoder's words; a run that goes on keeps those it began with."""
     decoder = model.config.multimodal_cfg
     if decoder is None:
         return None
+    written = out / "vocabulary.json"
+    if (out / "training.pt").exists() and written.exists():
+        return BytePair(written.read_text(), context_length=decoder.context_length)
     return BytePair.train(
         pairs.caption_texts(),
         decoder.vocab_size,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 import warnings
 from collections.abc import Callable, Sequence
 
@@ -14,9 +15,21 @@ from torch import Tensor
 
 from textmm.config import ImageConfig
 
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "MPO")
-"""What we decode; an animation counts as its first frame."""
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+"""What we decode; an animation counts as its first frame, an MPO (of phones) is a JPEG."""
 MAX_PIXELS = 64_000_000
+BROKEN = (
+    OSError,
+    ValueError,
+    SyntaxError,
+    LookupError,
+    TypeError,
+    ArithmeticError,
+    AttributeError,
+    EOFError,
+    struct.error,
+)
+"""What Pillow raises over a broken file: found by changing bytes of good ones (test_transforms.py)."""
 
 
 class ImageUnreadable(ValueError):
@@ -44,9 +57,10 @@ def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's remarks on odd metadata; errors still raise
             image.load()
-            upright = ImageOps.exif_transpose(image)
-            return _to_rgb(upright)
-    except (OSError, ValueError, SyntaxError, IndexError, ZeroDivisionError, EOFError) as error:
+            return _to_rgb(_upright(image))
+    except Image.DecompressionBombError as error:
+        raise ImageTooLarge(f"a picture over every limit: {error}") from error
+    except BROKEN as error:
         raise ImageUnreadable(f"not a picture we can read: {_reason(error, image.format)}") from error
 
 
@@ -109,8 +123,16 @@ def _open(data: bytes) -> Image.Image:
             return Image.open(io.BytesIO(data), formats=FORMATS)
     except Image.DecompressionBombError as error:
         raise ImageTooLarge(f"a picture over every limit: {error}") from error
-    except (OSError, ValueError, SyntaxError) as error:
+    except BROKEN as error:
         raise ImageUnreadable(f"not a picture we can read: none of {', '.join(FORMATS)}") from error
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Turned as EXIF says; broken EXIF says nothing."""
+    try:
+        return ImageOps.exif_transpose(image)
+    except BROKEN:
+        return image
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

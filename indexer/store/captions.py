@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from sqlalchemy import insert, select
 
 from indexer.database import Database
-from indexer.tables import caption, image
+from indexer.tables import caption, collection, image
 
 Remembered = tuple[str, float]
 """(text, score)"""
@@ -34,6 +34,14 @@ class Captions:
         """Keep captions of pictures that are still the ones with these bytes and have none yet."""
         with self._database.write() as connection:
             ids = list(captions)
+            # Locked as a put locks them: no picture changes meanwhile, and another process's captions are seen.
+            owners = select(image.c.collection_id).where(image.c.id.in_(ids))
+            connection.execute(
+                select(collection.c.id)
+                .where(collection.c.id.in_(owners))
+                .order_by(collection.c.id)
+                .with_for_update()
+            )
             now = connection.execute(select(image.c.id, image.c.sha256).where(image.c.id.in_(ids)))
             same = {row.id for row in now if row.sha256 == sha256[row.id]}
             there = connection.scalars(

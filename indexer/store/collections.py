@@ -115,9 +115,10 @@ class Collections:
         Raises Conflict when the vectors that are there come from another model.
         """
         with self._database.write() as connection:
-            row = connection.execute(
-                _select().where(collection.c.id == collection_id).with_for_update(of=collection)
-            ).first()
+            chosen = collection.c.id == collection_id
+            # Locked by itself: PostgreSQL would look again at the locked row, but not at what was joined to it.
+            connection.execute(select(collection.c.id).where(chosen).with_for_update())
+            row = connection.execute(_select().where(chosen)).first()
             if row is None:
                 raise NotFound("collection", str(collection_id))
             active = _collection(row).generation

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,6 +14,7 @@ from sqlalchemy import Connection, Row, delete, insert, select, update
 
 from indexer.database import Database, now
 from indexer.errors import NotFound
+from indexer.hashing import HASH_BYTES
 from indexer.tables import caption, collection, embedding, image, perceptual_hash, text
 
 IDS_A_QUERY = 500
@@ -82,7 +84,12 @@ class Images:
         self._database = database
 
     def put(self, collection_id: int, generation_id: int, images: Sequence[NewImage]) -> PutReport:
-        """Add or replace by key, all in one transaction. A key may occur once."""
+        """Add or replace by key, all in one transaction. Raises ValueError when a key occurs twice."""
+        if not images:
+            return PutReport()
+        twice = next((key for key, n in Counter(new.key for new in images).items() if n > 1), None)
+        if twice is not None:
+            raise ValueError(f"key {twice!r} occurs twice in one put: which picture is it?")
         report = PutReport()
         with self._database.write() as connection:
             seq = _next_seq(connection, collection_id)
@@ -219,8 +226,8 @@ class Images:
                 .where(image.c.collection_id == collection_id)
                 .order_by(image.c.key)
             ).all()
-        hashes = np.frombuffer(b"".join(row.pdq for row in rows), dtype=np.uint8).reshape(len(rows), -1)
-        return [row.key for row in rows], hashes if len(rows) else hashes.reshape(0, 32)
+        hashes = np.frombuffer(b"".join(row.pdq for row in rows), dtype=np.uint8)
+        return [row.key for row in rows], hashes.reshape(-1, HASH_BYTES)
 
     def blobs_in_use(self) -> set[str]:
         """sha256 of every blob that an image refers to."""

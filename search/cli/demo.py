@@ -15,11 +15,6 @@ from search.cli.serve import run_server
 if TYPE_CHECKING:
     from search.config import Config
 
-PRODUCTS = 600
-SEED = 2026
-"""Seed of the demo's drawings; training never saw it."""
-
-
 @click.command()
 @click.option(
     "--pictures",
@@ -29,9 +24,19 @@ SEED = 2026
 )
 @click.option("--host", default=None, help="Address to listen on.  [default: server.host]")
 @click.option("--port", type=click.IntRange(0, 65535), default=None, help="Port.  [default: server.port]")
+@click.option("--products", default=600, show_default=True, help="How many to draw.")
+@click.option("--seed", default=2026, show_default=True, help="Seed of the drawings; training saw 17 alone.")
 @click.option("--index-only", is_flag=True, help="Do not serve.")
 @command_options
-def demo(pictures: Path | None, host: str | None, port: int | None, index_only: bool, config: Config) -> None:
+def demo(
+    pictures: Path | None,
+    host: str | None,
+    port: int | None,
+    products: int,
+    seed: int,
+    index_only: bool,
+    config: Config,
+) -> None:
     """Draw a catalogue of products (or take your --pictures), index it, and serve the page."""
     from indexer.vectors.index import set_threads
     from textmm.drawings import draw_catalogue
@@ -39,11 +44,11 @@ def demo(pictures: Path | None, host: str | None, port: int | None, index_only: 
     log_to_stderr()
     set_threads(config.index.threads)
     if pictures is None:
-        folder = config.data / "demo"
+        folder = config.data / f"demo-{products}-{seed}"
         source, name, style = folder / "products.csv", "demo", "attributes"
         if not source.exists():
-            click.echo(f"drawing {PRODUCTS} products into {folder}", err=True)
-            draw_catalogue(folder, PRODUCTS, seed=SEED)
+            click.echo(f"drawing {products} products into {folder}", err=True)
+            draw_catalogue(folder, products, seed=seed)
     else:
         source, name, style = pictures, "pictures", "photo"
     click.echo(f"indexing {source} into collection {name!r}", err=True)

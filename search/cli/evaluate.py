@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     default=None,
     help='retrieval: queries from attributes, "{base_colour} {article_type}".',
 )
+@click.option("--match", multiple=True, help="retrieval --text: the attributes that make a picture right.  [default: all]")
 @click.option("--style", default="photo", show_default=True, help="caption: photo, title or attributes.")
 @click.option(
     "--translate",
@@ -40,6 +41,7 @@ def evaluate(
     task: str,
     label: str | None,
     template: str | None,
+    match: tuple[str, ...],
     style: str,
     translate: str | None,
     as_json: bool,
@@ -59,7 +61,7 @@ def evaluate(
     elif task == "caption":
         result = ev.captions(encoder, data, style)
     elif template is not None:
-        result = ev.attribute_retrieval(encoder, data, template, translations)
+        result = ev.attribute_retrieval(encoder, data, template, translations, match=match)
     else:
         result = ev.retrieval(encoder, data)
     metrics = {k: round(v, 4) for k, v in result.metrics.items()}

@@ -46,6 +46,9 @@ def index(
     """
     database = open_database(config)
     encoder = load_encoder(config)
+    if caption_style is not None and caption_style not in encoder.styles:
+        there = ", ".join(encoder.styles) or "none"
+        raise click.UsageError(f"--caption-style {caption_style}: styles of {encoder.model_id} are {there}")
     target = ensure_collection(database, collection, bank=bank, caption_style=caption_style)
     report, _ = index_sources(config, database, encoder, target, sources, prune=prune)
     database.close()

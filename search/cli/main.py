@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from collections.abc import Sequence
 
 import click
 
@@ -49,10 +50,11 @@ def cli() -> None:
     """
 
 
-def main() -> None:
-    """Run the command; an error that the user can mend is one line and exit code 2."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command (that of the process by default); an error that the user can mend is one line and exit
+    code 2."""
     try:
-        sys.exit(cli(standalone_mode=False) or 0)
+        sys.exit(cli(arguments, standalone_mode=False) or 0)
     except click.exceptions.Abort:
         click.echo("stopped", err=True)
         sys.exit(130)

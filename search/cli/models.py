@@ -82,10 +82,12 @@ def train(recipe: Path, sources: Path, out: Path, config: Config) -> None:
     for trunk in pretrained.trunks_of(named_model(settings.model)):
         pretrained.fetch(trunk, config.trunks)
     bar: tqdm[None] | None = None
+    what = ""
     for progress in run(settings, data=sources, trunks=config.trunks, out=out):
-        if bar is None or bar.desc != progress.what:
+        if bar is None or what != progress.what:
             if bar is not None:
                 bar.close()
+            what = progress.what
             bar = tqdm(total=progress.of, desc=progress.what, disable=not on_terminal())
         bar.n = progress.done
         bar.set_postfix({k: f"{v:.3f}" for k, v in progress.losses.items()})

@@ -80,7 +80,7 @@ def _lines(response: object) -> list[str]:
 
     assert isinstance(response, SearchResponse)
     lines = []
-    if response.caption is not None:
+    if response.caption:
         lines.append(f"the picture: {response.caption.text} ({response.caption.score:.3f}, generated)")
     for text in response.texts or []:
         lines.append(f"{text.score:7.4f}  {text.text}  [{text.key}]")
@@ -151,8 +151,8 @@ def moderate(images: tuple[Path, ...], banks: tuple[str, ...], as_json: bool, co
                 failed = True
                 continue
             if as_json:
-                matches = m.to_json(found.matches).decode()
-                click.echo(f'{{"image":{m.to_json(str(path)).decode()},"matches":{matches}}}')
+                row = {"image": str(path), "matches": found.matches, "model_id": found.model_id}
+                click.echo(m.to_json(row))
             else:
                 for line in _matches(str(path), found.matches):
                     click.echo(line)

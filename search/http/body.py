@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TypeVar
 
 from flask import Request, Response
+from werkzeug.exceptions import UnsupportedMediaType
 
 from search import messages as m
 from search.messages import BadRequest
@@ -16,17 +17,23 @@ def answer(message: object, status: int = 200) -> Response:
     return Response(m.to_json(message), status, mimetype="application/json")
 
 
+def read_json(request: Request, kind: type[T]) -> T:
+    """The request in a JSON body; no body counts as {}. Raises BadRequest, UnsupportedMediaType."""
+    if request.mimetype and not request.is_json:
+        raise UnsupportedMediaType(f"the content type is {request.mimetype}: send application/json")
+    return m.parse(kind, request.get_data() or b"{}")
+
+
 def read(request: Request, kind: type[T]) -> tuple[T, bytes | None]:
     """(the request, the bytes of an uploaded picture): JSON, or multipart with the file `image` and the rest
-    as a
-    JSON field `request`. Raises BadRequest."""
-    if request.mimetype == "multipart/form-data":
-        unknown = (set(request.files) - {"image"}) | (set(request.form) - {"request"})
-        if unknown:
-            name = sorted(unknown)[0]
-            raise BadRequest(
-                f"unknown field {name}: multipart takes the file image and the JSON field request", name
-            )
-        file = request.files.get("image")
-        return m.parse(kind, request.form.get("request", "{}")), None if file is None else file.read()
-    return m.parse(kind, request.get_data()), None
+    as a JSON field `request`. Raises BadRequest, UnsupportedMediaType."""
+    if request.mimetype != "multipart/form-data":
+        return read_json(request, kind), None
+    unknown = (set(request.files) - {"image"}) | (set(request.form) - {"request"})
+    if unknown:
+        name = sorted(unknown)[0]
+        raise BadRequest(
+            f"unknown field {name}: multipart takes the file image and the JSON field request", name
+        )
+    file = request.files.get("image")
+    return m.parse(kind, request.form.get("request", "{}")), None if file is None else file.read()

@@ -9,7 +9,7 @@ from flask import Blueprint, Response, request
 from search import messages as m
 from search.embeddings import check_model_name, embed
 from search.engine import SearchEngine
-from search.http.body import answer
+from search.http.body import answer, read_json
 
 
 def embeddings_blueprint(engine: SearchEngine) -> Blueprint:
@@ -18,7 +18,7 @@ def embeddings_blueprint(engine: SearchEngine) -> Blueprint:
 
     @bp.post("/embeddings")
     def post_embeddings() -> Response:
-        return answer(embed(engine, m.parse(m.EmbeddingsRequest, request.get_data())))
+        return answer(embed(engine, read_json(request, m.EmbeddingsRequest)))
 
     @bp.get("/models")
     def list_models() -> Response:

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import re
+
 from flask import Blueprint, Response, request
+from werkzeug.routing import PathConverter
 
 from indexer.errors import NotFound
 from search import messages as m
 from search.engine import SearchEngine
-from search.http.body import answer, read
+from search.http.body import answer, read, read_json
 from search.messages import BadRequest
 from textmm.transforms import media_type
+
+
+class KeyConverter(PathConverter):
+    """Anything, slashes and line breaks included: the answer says what is wrong with such a key."""
+
+    part_isolating = False
+    regex = r"[\s\S]+?"
 
 
 def images_blueprint(engine: SearchEngine) -> Blueprint:
@@ -18,28 +28,28 @@ def images_blueprint(engine: SearchEngine) -> Blueprint:
     @bp.get("/<collection>/images")
     def list_images(collection: str) -> Response:
         limit = request.args.get("limit", "100")
-        if not limit.isdigit():
-            raise BadRequest(f"limit must be a number, got {limit!r}", "limit")
+        if not re.fullmatch(r"[0-9]{1,9}", limit):
+            raise BadRequest(f"limit must be a number, got {limit[:20]!r}", "limit")
         return answer(engine.list_images(collection, after=request.args.get("after", ""), limit=int(limit)))
 
-    @bp.put("/<collection>/images/<path:key>")
+    @bp.put("/<collection>/images/<key:key>")
     def put_image(collection: str, key: str) -> Response:
         message, image = read(request, m.PutImageRequest)
         record, new = engine.put_image(collection, key, message, image=image)
         return answer(record, 201 if new else 200)
 
-    @bp.get("/<collection>/images/<path:key>")
+    @bp.get("/<collection>/images/<key:key>")
     def get_image(collection: str, key: str) -> Response:
         return answer(engine.get_image(collection, key))
 
-    @bp.delete("/<collection>/images/<path:key>")
+    @bp.delete("/<collection>/images/<key:key>")
     def delete_image(collection: str, key: str) -> Response:
         if not engine.delete_images(collection, [key]):
             raise NotFound("image", key)
         return Response(status=204)
 
-    @bp.get("/<collection>/contents/<path:key>", defaults={"thumbnail": False})
-    @bp.get("/<collection>/thumbnails/<path:key>", defaults={"thumbnail": True})
+    @bp.get("/<collection>/contents/<key:key>", defaults={"thumbnail": False})
+    @bp.get("/<collection>/thumbnails/<key:key>", defaults={"thumbnail": True})
     def get_bytes(collection: str, key: str, thumbnail: bool) -> Response:
         data, digest = engine.content(collection, key, thumbnail=thumbnail)
         response = Response(data, mimetype=media_type(data))
@@ -61,7 +71,7 @@ def collections_blueprint(engine: SearchEngine) -> Blueprint:
 
     @bp.put("/<name>")
     def put_collection(name: str) -> Response:
-        message = m.parse(m.PutCollectionRequest, request.get_data() or b"{}")
+        message = read_json(request, m.PutCollectionRequest)
         made, new = engine.put_collection(name, message)
         return answer(made, 201 if new else 200)
 

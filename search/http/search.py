@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flask import Blueprint, Response, request
+from flask import Blueprint, Response, g, request
 
 from search import messages as m
 from search.engine import SearchEngine
@@ -16,7 +16,9 @@ def search_blueprint(engine: SearchEngine) -> Blueprint:
     @bp.post("/search")
     def post_search() -> Response:
         message, image = read(request, m.SearchRequest)
-        return answer(engine.search(message, image=image))
+        found = engine.search(message, image=image)
+        found.request_id = g.request_id  # the one in the header and the log
+        return answer(found)
 
     @bp.post("/caption")
     def post_caption() -> Response:

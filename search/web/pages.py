@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from flask import Blueprint, Request, Response, render_template, request, send_from_directory, url_for
@@ -32,7 +33,7 @@ POLICY = (
 REMEDIES = {
     404: "It may have been removed or renamed.",
     413: "Choose a smaller picture.",
-    422: "Choose a JPEG, PNG, WebP, GIF, BMP or TIFF picture.",
+    422: "Is it a picture, and whole? Try another one.",
     429: "Many people are searching right now: try again in a moment.",
 }
 """What to do about an error, by its status."""
@@ -61,7 +62,7 @@ def pages_blueprint(engine: SearchEngine) -> Blueprint:
             model_id=engine.encoder.model_id,
             max_bytes=engine.config.server.max_image_bytes,
             link=asked.link,
-            search=m.to_json(shown.search).decode() if shown.search is not None and shown.captions else "",
+            search=m.to_json(shown.search).decode() if shown.search is not None and shown.style else "",
             static=lambda name: url_for("pages.static_file", name=name, v=versions[name]),
             score_text=score_text,
             value_text=value_text,
@@ -72,7 +73,7 @@ def pages_blueprint(engine: SearchEngine) -> Blueprint:
     def static_file(name: str) -> Response:
         lasting = request.args.get("v") == versions.get(name)
         response = send_from_directory(STATIC, name, max_age=A_YEAR_S if lasting else None)
-        response.cache_control.immutable = True if lasting else None
+        response.cache_control.immutable = lasting
         return response
 
     return bp
@@ -112,8 +113,8 @@ class Shown:
     """How many pictures to ask for next; 0: there are no more."""
     search: m.SearchRequest | None = None
     """What found the hits; None: the collection's first pictures."""
-    captions: bool = False
-    """Whether the model can caption them."""
+    style: str = ""
+    """Of the captions; empty: this model makes none."""
     filters: Mapping[str, str | int | float | bool] = field(default_factory=dict)
     examples: Sequence[str] = ()
     like: m.Image | None = None
@@ -151,7 +152,8 @@ def look_up(engine: SearchEngine, asked: Asked) -> Shown:
     collection = _collection(engine, asked.collection)
     if collection is None:
         return Shown()
-    shown = Shown(collection=collection, captions=collection.caption_style in engine.encoder.styles)
+    style = engine.captioner.style(None, collection.caption_style)
+    shown = Shown(collection=collection, style=style if style in engine.encoder.styles else "")
     shown.filters = dict(typed(one, collection.attributes) for one in asked.filters)
     fetch = min(asked.k + 1, m.MAX_K)
     if not (asked.q or asked.like or asked.picture is not None or shown.filters):
@@ -241,7 +243,7 @@ def _show_hits(shown: Shown, hits: Sequence[m.Hit], k: int) -> None:
 
 
 def _as_hit(image: m.Image) -> m.Hit:
-    at = {"collection": image.collection, "key": image.key}
+    at = partial(url_for, "images.get_bytes", collection=image.collection, key=image.key)
     return m.Hit(
         key=image.key,
         score=0.0,
@@ -250,8 +252,8 @@ def _as_hit(image: m.Image) -> m.Hit:
         attributes=image.attributes,
         width=image.width,
         height=image.height,
-        content_url=url_for("images.get_bytes", **at, thumbnail=False),
-        thumbnail_url=url_for("images.get_bytes", **at, thumbnail=True),
+        content_url=at(thumbnail=False),
+        thumbnail_url=at(thumbnail=True),
     )
 
 

@@ -73,7 +73,6 @@ async function shrunk(file) {
 
 function swap(html) {
   const next = new DOMParser().parseFromString(html, "text/html");
-  all("noscript", next).forEach((one) => one.remove()); // its content was parsed as for a page without scripts
   at("#page").replaceWith(document.adoptNode(at("#page", next)));
   document.title = next.title;
   const heading = at("#results");

@@ -1,0 +1,168 @@
+"""A real server process under a load of searches by texts it never saw.
+
+What it means: `total_p50_ms` is what a client waits for one search, one client at a time; `rest_p50_ms` is that minus
+the server's text encoding. Good at 4,000 images: rest <= 5 ms, total <= 20 ms. `memory_over_imports_mb` is the
+server's VmRSS after the load over that of a process that only imports torch and faiss; good: <= 350. `ready_s` is the
+time from the start of the process to the first 200 of /readyz; good: <= 8 on a warm disk.
+
+    python tests/benchmarks/bench_http.py [--data '../shared/data/fashion/*.tar'] [--count 4000] [--seconds 8]
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import httpx
+
+from indexer.files import Blobs
+from indexer.ingest import Ingest
+from indexer.live import LiveIndex
+from indexer.store.collections import Collections
+from search.cli.context import load_encoder, open_database
+from search.config import Config, ModelSection
+from tests.benchmarks.measure import median, percentile, print_json
+from textmm.drawings import draw_catalogue
+from textmm.sources import read_source
+
+WORDS = (
+    "black blue red green white navy grey brown pink purple striped plain casual formal sports ethnic leather cotton "
+    "shirt shoes watch bag dress jeans jacket belt cap socks sandals wallet saree kurta for men women boys girls with "
+    "pockets buttons straps heels laces zip logo print summer winter party office light dark small large"
+).split()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--data", default="", help="a source; without it drawn products")
+    parser.add_argument("--count", type=int, default=600)
+    parser.add_argument("--seconds", type=float, default=4.0, help="per number of clients")
+    parser.add_argument("--clients", type=int, nargs="+", default=[1, 8, 64])
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        data = Path(temporary)
+        trunks = str(Config().trunks.absolute())
+        config = Config(data=data, model=ModelSection(trunks=trunks))
+        fill(config, arguments.data or str(draw_catalogue(data / "drawn", arguments.count, seed=5)), arguments.count)
+        (data / "config.toml").write_text(f'[model]\ntrunks = "{trunks}"\n')
+        server, url, ready_s = start(data)
+        try:
+            texts = unseen_texts()
+            rows = [load(url, clients, arguments.seconds, texts) for clients in arguments.clients]
+            over = (rss_mb(server.pid) - imports_only_mb()) if Path("/proc").is_dir() else float("nan")
+        finally:
+            server.send_signal(signal.SIGTERM)
+            server.wait()
+    print(f"ready after {ready_s:.1f} s; {over:.0f} MB above a process that imports torch and faiss")
+    for row in rows:
+        print(
+            f"{row['clients']:3d} clients: {row['requests_per_s']:6.1f} requests/s, total p50 {row['total_p50_ms']:6.2f}"
+            f" p95 {row['total_p95_ms']:6.2f} p99 {row['total_p99_ms']:6.2f} ms;"
+            f" text encoding p50 {row['encode_p50_ms']:5.2f}, the rest p50 {row['rest_p50_ms']:5.2f} ms"
+        )
+    figures = {"ready_s": ready_s, "memory_over_imports_mb": over, "results": rows}
+    print_json("http", vars(arguments), figures)
+
+
+def fill(config: Config, source: str, count: int) -> None:
+    database = open_database(config)
+    encoder = load_encoder(config)
+    collection = Collections(database).create("shop", is_bank=False, limits={})
+    ingest = Ingest(database, encoder, Blobs(config.data / "blobs"), config.ingest)
+    for _ in ingest.run(itertools.islice(read_source(source), count), collection, source=source):
+        pass
+    live = LiveIndex(database, config.data / "indexes", config.index)
+    live.view(Collections(database).get("shop"))
+    live.poll()
+    database.close()
+
+
+def start(data: Path) -> tuple[subprocess.Popen[str], str, float]:
+    started = time.perf_counter()
+    server = subprocess.Popen(
+        [sys.executable, "-m", "search.cli.main", "serve", "--port", "0", "--data", str(data)]
+        + ["--config", str(data / "config.toml")],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert server.stderr is not None
+    url = ""
+    for line in server.stderr:
+        if match := re.search(r"serving on (http://\S+)", line):
+            url = match[1]
+            break
+    threading.Thread(target=server.stderr.read, daemon=True).start()
+    while httpx.get(f"{url}/readyz").status_code != 200:
+        time.sleep(0.05)
+    return server, url, time.perf_counter() - started
+
+
+def unseen_texts() -> itertools.count[int]:
+    return itertools.count()
+
+
+def load(url: str, clients: int, seconds: float, texts: itertools.count[int]) -> dict[str, float]:
+    totals: list[float] = []
+    rests: list[float] = []
+    encodes: list[float] = []
+    until = time.perf_counter() + seconds
+
+    def ask() -> None:
+        with httpx.Client(base_url=url, timeout=60) as client:
+            while time.perf_counter() < until:
+                rng = random.Random(next(texts))
+                body = {"collection": "shop", "text": " ".join(rng.sample(WORDS, 4))}
+                started = time.perf_counter()
+                answer = client.post("/v1/search", json=body).json()
+                total = (time.perf_counter() - started) * 1e3
+                encode = answer["took_ms"]["encode"]
+                totals.append(total)
+                encodes.append(encode)
+                rests.append(total - encode)
+
+    threads = [threading.Thread(target=ask) for _ in range(clients)]
+    started = time.perf_counter()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return {
+        "clients": clients,
+        "requests_per_s": round(len(totals) / (time.perf_counter() - started), 1),
+        "total_p50_ms": round(median(totals), 3),
+        "total_p95_ms": round(percentile(totals, 0.95), 3),
+        "total_p99_ms": round(percentile(totals, 0.99), 3),
+        "encode_p50_ms": round(median(encodes), 3),
+        "rest_p50_ms": round(median(rests), 3),
+    }
+
+
+def rss_mb(pid: int) -> float:
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmRSS"):
+            return int(line.split()[1]) / 1024
+    raise RuntimeError(f"no VmRSS for {pid}")
+
+
+def imports_only_mb() -> float:
+    code = "import torch, faiss, os; print('ready', flush=True); input()"
+    child = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert child.stdout is not None
+    child.stdout.readline()
+    mb = rss_mb(child.pid)
+    child.communicate(os.linesep)
+    return mb
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,59 @@
+"""Rows made by hand: images with vectors whose inner products are exact, so that answers compare with `==`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from indexer.database import Database
+from indexer.store.collections import Collection, Collections
+from indexer.store.images import NewImage
+
+DIM = 8
+LIMITS = {"near_copy": 31.0, "similar": 0.9}
+
+
+def exact_vectors(rng: np.random.Generator, rows: int, dim: int = DIM) -> NDArray[np.float32]:
+    """[rows, dim] of eighths, -1..1: float16 holds them, and sums of their products do not round in float32."""
+    return rng.integers(-8, 9, (rows, dim)).astype(np.float32) / 8
+
+
+def new_image(
+    key: str,
+    vector: NDArray[np.float32],
+    *,
+    texts: Mapping[str, NDArray[np.float32]] | None = None,
+    attributes: Mapping[str, Any] | None = None,
+    sha256: str = "a" * 64,
+    source: str | None = None,
+    perceptual_hash: tuple[bytes, int] | None = None,
+) -> NewImage:
+    said = texts or {}
+    return NewImage(
+        key=key,
+        source=source,
+        sha256=sha256,
+        width=64,
+        height=48,
+        locator=f"/pictures/{key}",
+        thumbnail_sha256=None,
+        title=next(iter(said), None),
+        texts=tuple(said),
+        attributes=attributes or {},
+        image_vector=vector,
+        text_vectors=np.stack(list(said.values())) if said else np.empty((0, len(vector)), np.float32),
+        perceptual_hash=perceptual_hash,
+    )
+
+
+def made(database: Database, name: str = "shop", *, dim: int = DIM) -> tuple[Collection, int]:
+    """A collection with a generation of its own; (it, generation_id)."""
+    collections = Collections(database)
+    made = collections.create(name, is_bank=False, limits=LIMITS)
+    generation = collections.ensure_generation(
+        made.collection_id, model_id="model-1", embed_dim=dim, preprocessing="squash-32"
+    )
+    return collections.get(name), generation.generation_id

@@ -1,0 +1,116 @@
+import pytest
+import torch
+from torch import Tensor, nn
+
+from textmm.efficientnet import BN_EPS, LITE0, EfficientNetLite, SameConv
+
+STRIDES = [(3, 1), (3, 2), (5, 1), (5, 2)]
+
+
+def same_conv_by_loop(conv: SameConv, x: Tensor) -> Tensor:
+    """TensorFlow's SAME, pixel by pixel: ceil(n / stride) outputs, the smaller half of the padding first."""
+    kernel, stride, n = conv.kernel_size[0], conv.stride[0], x.shape[-1]
+    count = -(-n // stride)
+    total = max((count - 1) * stride + kernel - n, 0)
+    before = total // 2
+    assert conv.bias is not None
+    out = conv.bias[:, None, None].repeat(1, count, count)
+    for i in range(count):
+        for j in range(count):
+            for a in range(kernel):
+                for b in range(kernel):
+                    y, z = i * stride + a - before, j * stride + b - before
+                    if 0 <= y < n and 0 <= z < n:
+                        out[:, i, j] += conv.weight[:, :, a, b] @ x[:, y, z]
+    return out
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("kernel", "stride"), STRIDES)
+@pytest.mark.parametrize("side", [6, 7, 8, 9])
+def test_same_conv_pads_as_tensorflow_does(kernel: int, stride: int, side: int) -> None:
+    conv = SameConv(2, 3, kernel, stride=stride)
+    x = torch.randn(2, side, side)
+
+    torch.testing.assert_close(conv(x[None])[0], same_conv_by_loop(conv, x))
+
+
+@torch.no_grad()
+def test_same_conv_pads_height_and_width_each_by_its_own_size() -> None:
+    conv = SameConv(2, 3, 3, stride=2)
+    x = torch.randn(1, 2, 8, 7)
+    tall = torch.zeros(1, 2, 9, 9)  # even sides get one row at the end, odd ones one at both ends
+    tall[:, :, :8, 1:8] = x
+
+    torch.testing.assert_close(conv(x), nn.functional.conv2d(tall, conv.weight, conv.bias, stride=2))
+
+
+def published_weights(net: EfficientNetLite) -> tuple[dict[str, Tensor], list[tuple[SameConv, nn.Sequential]]]:
+    """Random weights under the published names, and each convolution beside plain conv + batch norm."""
+    weights: dict[str, Tensor] = {}
+    plain = []
+
+    def add(ours: SameConv, conv_name: str, norm_name: str) -> None:
+        conv = nn.Conv2d(
+            ours.in_channels, ours.out_channels, ours.kernel_size[0], groups=ours.groups, bias=False
+        )
+        norm = nn.BatchNorm2d(ours.out_channels, eps=BN_EPS)
+        norm.weight.data.uniform_(0.5, 2)
+        norm.bias.data.normal_()
+        norm.running_mean = torch.randn(ours.out_channels)
+        norm.running_var = torch.rand(ours.out_channels) + 0.1
+        weights[f"{conv_name}.weight"] = conv.weight.data
+        weights.update({f"{norm_name}.{k}": v for k, v in norm.state_dict().items()})
+        plain.append((ours, nn.Sequential(conv, norm).eval()))
+
+    add(net.stem, "_conv_stem", "_bn0")
+    blocks = [block for stage in net.stages for block in stage]  # type: ignore[union-attr]
+    for i, block in enumerate(blocks):
+        if block.expand is not None:
+            add(block.expand, f"_blocks.{i}._expand_conv", f"_blocks.{i}._bn0")
+        add(block.depthwise, f"_blocks.{i}._depthwise_conv", f"_blocks.{i}._bn1")
+        add(block.project, f"_blocks.{i}._project_conv", f"_blocks.{i}._bn2")
+    add(net.head, "_conv_head", "_bn1")
+    return weights, plain
+
+
+@torch.no_grad()
+def test_folded_convolutions_equal_convolution_and_batch_norm() -> None:
+    net = EfficientNetLite(LITE0[:3])
+    weights, plain = published_weights(net)
+
+    net.load_published(weights)
+
+    for ours, theirs in plain:
+        x = torch.randn(2, ours.in_channels, 5, 5)
+        without_padding = nn.functional.conv2d(x, ours.weight, ours.bias, groups=ours.groups)
+        torch.testing.assert_close(without_padding, theirs(x), atol=1e-4, rtol=1e-4)
+    assert len(plain) == 1 + 2 + 3 * 2 + 3 * 2 + 1
+
+
+def test_a_published_file_that_lacks_a_weight_is_a_key_error_that_names_it() -> None:
+    net = EfficientNetLite(LITE0[:1])
+    weights, _ = published_weights(net)
+    del weights["_blocks.0._bn2.running_mean"]
+
+    with pytest.raises(KeyError, match=r"_blocks\.0\._bn2\.running_mean"):
+        net.load_published(weights)
+
+
+@torch.inference_mode()
+def test_a_picture_shrinks_by_32_over_seven_stages() -> None:
+    maps, top = EfficientNetLite()(torch.randn(1, 3, 64, 96))
+
+    shapes = [tuple(m.shape[1:]) for m in maps]
+    assert shapes == [
+        (32, 32, 48),
+        (16, 32, 48),
+        (24, 16, 24),
+        (40, 8, 12),
+        (80, 4, 6),
+        (112, 4, 6),
+        (192, 2, 3),
+        (320, 2, 3),
+    ]
+    assert top.shape == (1, 1280, 2, 3)
+    assert 0 <= float(top.min()) and float(top.max()) <= 6
