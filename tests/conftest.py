@@ -5,7 +5,9 @@ from __future__ import annotations
 import shutil
 import threading
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import httpx
 import numpy as np
@@ -20,6 +22,7 @@ from indexer.files import Blobs
 from indexer.ingest import Ingest
 from indexer.store.collections import Collections
 from search.app import close, create_app
+from search.cli.main import main
 from search.client import Client
 from search.config import Config
 from search.engine import SearchEngine
@@ -27,6 +30,7 @@ from tests.drawn import write_pictures
 from tests.postgres import any_database, bare_url, postgres  # noqa: F401 (fixtures)
 from textmm.encoder import Encoder
 from textmm.pairs import PairSource
+from textmm.pretrained import TRUNKS, fetch
 from textmm.sources import read_source
 from textmm.train import Stage, TrainConfig, train
 
@@ -143,6 +147,37 @@ def http(app: Flask) -> Iterator[httpx.Client]:
         yield http
 
 
+@dataclass(frozen=True)
+class Ran:
+    """What a command left behind."""
+
+    code: int
+    out: str
+    err: str
+
+
+class Run(Protocol):
+    def __call__(self, *arguments: str | Path) -> Ran: ...
+
+
+@pytest.fixture
+def run(
+    tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Run:
+    """The command line in this process, with a config.toml of its own: run("search", "a mug", …)."""
+    settings = tmp_path / "config.toml"
+    settings.write_text(f'data = "{tmp_path / "data"}"\n[model]\nname = "{tiny}"\nthreads = 1\n')
+    monkeypatch.setenv("TEXTMM_CONFIG", str(settings))
+
+    def run(*arguments: str | Path) -> Ran:
+        with pytest.raises(SystemExit) as done:
+            main([str(argument) for argument in arguments])
+        out, err = capsys.readouterr()
+        return Ran(int(done.value.code or 0), out, err)
+
+    return run
+
+
 @pytest.fixture(scope="session")
 def demo_server(
     tmp_path_factory: pytest.TempPathFactory, encoder: Encoder, pictures: Path, migrated: Path
@@ -176,3 +211,12 @@ def vectors() -> NDArray[np.float32]:
     rows = rng.normal(size=(2000, 10)) @ rng.normal(size=(10, 64))
     rows = np.sin(rows * rng.uniform(0.5, 2.0, size=64))
     return np.ascontiguousarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), dtype=np.float32)
+
+
+@pytest.fixture(scope="session")
+def trunks() -> Path:
+    """The pretrained weights, fetched when `make setup` has not."""
+    folder = ROOT / "data" / "trunks"
+    for name in TRUNKS:
+        fetch(name, folder)
+    return folder

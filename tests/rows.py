@@ -57,3 +57,21 @@ def made(database: Database, name: str = "shop", *, dim: int = DIM) -> tuple[Col
         made.collection_id, model_id="model-1", embed_dim=dim, preprocessing="squash-32"
     )
     return collections.get(name), generation.generation_id
+
+
+def assert_exact(
+    scores: NDArray[np.float32],
+    ids: NDArray[np.int64],
+    rows: Mapping[int, NDArray[np.float32]],
+    query: NDArray[np.float32],
+    k: int,
+) -> None:
+    """The answer to one query is the k best of `rows` (id -> vector), best first, equals by id.
+
+    Where the cut at k falls among equals, any of them may be in.
+    """
+    score_of = {i: float(query @ row) for i, row in rows.items()}
+    assert scores.tolist() == sorted(score_of.values(), reverse=True)[:k]
+    assert [score_of[i] for i in ids.tolist()] == scores.tolist()
+    answer = list(zip((-scores).tolist(), ids.tolist(), strict=True))
+    assert answer == sorted(set(answer))

@@ -137,6 +137,8 @@ class Pairs:
                 )
                 self._phrases.append(np.array([texts.add(*one) for one in said], dtype=np.int64))
         self.texts = texts.texts
+        first = {text: i for i, text in reversed(list(enumerate(self.texts)))}
+        self._wording = np.array([first[text] for text in self.texts], dtype=np.int64)
         self._says, self._has = _codes(texts.says, self.items)
         self._apart = np.concatenate(
             [np.full(len(span), s.apart) for s, span in zip(sources, self.ranges, strict=True)]
@@ -186,7 +188,8 @@ class Pairs:
     def positives(self, draw: Draw) -> NDArray[np.bool_]:
         """[n, n]: picture i and text j belong together: the same picture or text, or a phrase true of i."""
         pictures, texts = draw.picture_ids, draw.text_ids
-        same = (pictures[:, None] == pictures[None, :]) | (texts[:, None] == texts[None, :])
+        wording = self._wording[texts]  # an own text and a phrase may be the same words
+        same = (pictures[:, None] == pictures[None, :]) | (wording[:, None] == wording[None, :])
         says, has = self._says[texts], self._has[pictures]  # [n, A]
         true: NDArray[np.bool_] = np.ones((len(pictures), len(texts)), dtype=bool)
         for column in range(says.shape[1]):

@@ -6,6 +6,7 @@ import csv
 import datetime as dt
 import glob
 import json
+import math
 import os
 import re
 import tarfile
@@ -20,6 +21,8 @@ PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 MANIFESTS = (".csv", ".tsv", ".parquet", ".jsonl", ".ndjson")
 PATH_COLUMNS = ("path", "image", "image_path", "file", "file_name", "filename", "filepath")
 TEXT_COLUMNS = ("texts", "captions", "text", "caption")
+WORDS = ("key", "title", *PATH_COLUMNS, *TEXT_COLUMNS)
+"""Columns that stay as they are written: the key 1.50 is not the key 1.5."""
 
 Attribute = str | int | float | bool | list[str]
 """What an attribute can be; null is no attribute."""
@@ -144,9 +147,19 @@ def _shard(path: Path) -> Iterator[Item]:
                     locator = f"{path.absolute()}#{member.offset_data}+{member.size}"
                 elif suffix in (".json", ".txt"):
                     words |= _words(archive, member, suffix)
+            _check_end(archive)
     except tarfile.TarError as error:
         raise SourceError(f"{path}: not a tar that can be read to its end: {error}") from error
     yield from _sample(current, locator, words)
+
+
+def _check_end(archive: tarfile.TarFile) -> None:
+    """tarfile takes a header that it cannot read for the end; the end is a block of zeros or of the file."""
+    assert archive.fileobj is not None
+    archive.fileobj.seek(archive.offset)
+    block = archive.fileobj.read(tarfile.BLOCKSIZE)
+    if block and block != bytes(tarfile.BLOCKSIZE):
+        raise tarfile.ReadError(f"no member and no end at byte {archive.offset}")
 
 
 def _words(archive: tarfile.TarFile, member: tarfile.TarInfo, suffix: str) -> dict[str, Any]:
@@ -196,19 +209,27 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
                 for batch in parquet.ParquetFile(path).iter_batches():
                     yield from batch.to_pylist()
             case ".jsonl" | ".ndjson":
-                with path.open(encoding="utf-8") as file:
-                    yield from (json.loads(line) for line in file if line.strip())
+                with path.open(encoding="utf-8-sig") as file:
+                    yield from (_object(line) for line in file if line.strip())
             case suffix:
                 yield from _csv_rows(path, "\t" if suffix == ".tsv" else ",")
     except (ValueError, OSError, csv.Error, AttributeError) as error:
         raise SourceError(f"{path}: cannot be read: {error}") from error
 
 
+def _object(line: str) -> dict[str, Any]:
+    row = json.loads(line)
+    if not isinstance(row, dict):
+        raise ValueError(f"a line that is no JSON object: {line.strip()[:40]}")
+    return row
+
+
 def _csv_rows(path: Path, delimiter: str) -> Iterator[dict[str, Any]]:
-    """Rows of a CSV; a column whose every value is a number becomes numbers ("007" is no number)."""
+    """Rows of a CSV; an attribute whose every value is a number becomes numbers ("007" is no number)."""
     with path.open(encoding="utf-8-sig", newline="") as file:
         rows = list(csv.DictReader(file, delimiter=delimiter))
-    kinds = {name: _column_kind([row.get(name) for row in rows]) for name in (rows[0] if rows else ())}
+    names = rows[0] if rows else ()
+    kinds = {name: str if name in WORDS else _column_kind([row.get(name) for row in rows]) for name in names}
     for row in rows:
         yield {k: kinds[k](v) if v else None for k, v in row.items() if k is not None}
 
@@ -234,8 +255,10 @@ def _item(key: str, locator: str, words: Mapping[str, Any], problem: str | None 
 
 def _attribute(value: Any) -> Attribute | None:
     match value:
-        case None | "" | {}:
+        case None | "":
             return None
+        case float() if not math.isfinite(value):
+            return None  # what pandas writes for a missing number
         case str() | bool() | int() | float():
             return value
         case dt.datetime() | dt.date():

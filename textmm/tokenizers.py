@@ -36,6 +36,7 @@ class BytePair:
     def __init__(self, vocabulary: str, *, context_length: int) -> None:
         """`vocabulary` is the JSON text that `train` wrote."""
         self._tokenizer = tokenizers.Tokenizer.from_str(vocabulary)
+        self._tokenizer.encode_special_tokens = True  # "<end>" in a text spells letters, not the end
         self.vocabulary = vocabulary
         self.context_length = context_length
         self.vocab_size = self._tokenizer.get_vocab_size()

@@ -69,16 +69,21 @@ class VectorIndex:
     def with_changes(self, ids: Ids, vectors: Vectors, dead: Ids) -> VectorIndex:
         """A view that has these rows too, and not the dead ones. Rows [m, d] float32, normalised.
 
-        Raises ValueError for another dimension or an id that is there already (FAISS would take both).
+        Raises ValueError for another dimension or an id that is or was there already (FAISS would take both).
         """
         if vectors.ndim != 2 or vectors.shape[1] != self.dim:
             raise ValueError(
                 f"vectors are {vectors.shape}, this index holds {self.dim}-d rows; another model's?"
             )
+        if len(ids) != len(vectors):
+            raise ValueError(f"{len(ids)} ids for {len(vectors)} vectors")
         known = self.tail_ids if self.segment is None else np.concatenate([self.segment.ids, self.tail_ids])
-        twice = ids[np.isin(ids, known)]
-        if len(twice):
-            raise ValueError(f"embedding {int(twice[0])} is in the index already")
+        again = ids[np.isin(ids, known) | _is_in(ids, self.dead)]
+        if len(again):
+            raise ValueError(f"embedding {again[0]} is or was in the index: an id is never used again")
+        if len(np.unique(ids)) < len(ids):
+            raise ValueError(f"an embedding is given twice: {ids.tolist()}")
+        dead = np.sort(dead)
         keep = ~_is_in(self.tail_ids, dead)
         kept = np.empty((0, self.dim), np.float32) if self.tail_vectors is None else self.tail_vectors[keep]
         return replace(
@@ -90,15 +95,17 @@ class VectorIndex:
 
     def only(self, ids: Ids) -> VectorIndex:
         """A view in which all rows but these (ascending) are dead."""
-        known = self.tail_ids if self.segment is None else np.concatenate([self.segment.ids, self.tail_ids])
-        return replace(self, dead=np.union1d(self.dead, known[~_is_in(known, ids)]))
+        living = self.living()
+        others = living[~_is_in(living, ids)]
+        return self.with_changes(_no_ids(), np.empty((0, self.dim), np.float32), others)
 
     def search(self, vectors: Vectors, k: int, *, allowed: Ids | None = None) -> tuple[Vectors, Ids]:
         """Best living rows of each query: (scores [n, k'], ids [n, k']), best first, k' = min(k, rows there
         are).
 
         `vectors` float32 [n, d], L2-normalised; scores are cosines. `allowed`: only these ids. Equal scores come in
-        the order of their ids. Raises ValueError for another dimension or k < 1.
+        the order of their ids; where the cut at k falls among equals, any of them may be in. Raises ValueError for
+        another dimension or k < 1.
         """
         if vectors.ndim != 2 or vectors.shape[1] != self.dim:
             raise ValueError(

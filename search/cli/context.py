@@ -55,7 +55,7 @@ def one_line_errors() -> Iterator[None]:
 
     try:
         yield
-    except click.ClickException:
+    except (click.ClickException, click.exceptions.Exit, click.Abort):  # the last two are RuntimeErrors
         raise
     except FileNotFoundError as error:
         raise click.ClickException(
@@ -71,12 +71,12 @@ def one_line_errors() -> Iterator[None]:
 
 def _expected(error: Exception) -> bool:
     """Errors of other layers, known by their roots; asked only when one has happened (the imports are heavy)."""
-    from sqlalchemy.exc import DBAPIError
+    from sqlalchemy.exc import ArgumentError, DBAPIError
 
     from indexer.errors import IndexerError
     from search.errors import NotReady, Overloaded
 
-    return isinstance(error, IndexerError | NotReady | Overloaded | DBAPIError | RuntimeError)
+    return isinstance(error, IndexerError | NotReady | Overloaded | ArgumentError | DBAPIError | RuntimeError)
 
 
 def _first_line(error: Exception) -> str:

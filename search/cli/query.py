@@ -69,7 +69,10 @@ def _equality(given: str, types: dict[str, str]) -> tuple[str, str | float | boo
     if not equals:
         raise click.UsageError(f"--filter takes NAME=VALUE, got {given!r}")
     if types.get(name) == "number":
-        return name, float(value)
+        try:
+            return name, float(value)
+        except ValueError:
+            raise click.UsageError(f"--filter {given}: {name} is a number") from None
     if types.get(name) == "bool":
         return name, value.lower() in ("true", "1", "yes")
     return name, value

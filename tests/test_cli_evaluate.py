@@ -1,0 +1,122 @@
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Run
+from tests.drawn import COLOURS, SHAPES, draw
+from textmm.encoder import Encoder
+
+
+@pytest.fixture
+def catalogue(tmp_path: Path) -> Path:
+    """48 pictures, twelve of each colour and of each shape: enough of each to be ranked."""
+    table = tmp_path / "catalogue.csv"
+    with table.open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["key", "path", "title", "colour", "shape"])
+        for shape in SHAPES:
+            for colour in COLOURS:
+                for side in (60, 64, 68):
+                    name = f"{colour}-{shape}-{side}.png"
+                    draw(shape, colour, side=side).save(tmp_path / name)
+                    rows.writerow([name, name, f"a {colour} {shape}", colour, shape])
+    return table
+
+
+def test_retrieval_measures_recall_both_ways(run: Run, pictures: Path, tiny: Path, encoder: Encoder) -> None:
+    data = pictures / "captions.csv"
+
+    done = run("evaluate", tiny, data, "--task", "retrieval", "--json")
+
+    row = json.loads(done.out)
+    metrics = row.pop("metrics")
+    assert row == {
+        "dataset": str(data),
+        "model": encoder.model_id,
+        "task": "zeroshot_retrieval",
+        "images": 16,
+        "texts": 16,
+    }
+    assert sorted(metrics) == sorted(
+        f"{way}_retrieval_recall@{k}" for way in ("image", "text") for k in (1, 5, 10)
+    )
+    assert all(0 <= value <= 1 for value in metrics.values())
+    assert metrics["image_retrieval_recall@1"] >= 0.8  # the model was trained on these
+    assert metrics["image_retrieval_recall@10"] >= metrics["image_retrieval_recall@5"]
+
+
+def test_the_figures_in_words_are_those_of_json(run: Run, pictures: Path, tiny: Path) -> None:
+    arguments = ("evaluate", tiny, pictures / "captions.csv", "--task", "retrieval")
+
+    metrics = json.loads(run(*arguments, "--json").out)["metrics"]
+    first, *lines = run(*arguments).out.splitlines()
+
+    assert first.endswith(": 16 images, 16 texts")
+    assert {name: float(value) for name, value in (line.split() for line in lines)} == metrics
+
+
+def test_classification_ranks_the_values_of_the_label(
+    run: Run, catalogue: Path, tiny: Path, encoder: Encoder
+) -> None:
+    done = run("evaluate", tiny, catalogue, "--task", "classify", "--label", "colour", "--json")
+
+    row = json.loads(done.out)
+    metrics = row.pop("metrics")
+    assert row == {
+        "dataset": str(catalogue),
+        "model": encoder.model_id,
+        "task": "zeroshot_classification",
+        "images": 48,
+        "labels": 4,
+    }
+    assert sorted(metrics) == ["acc1", "mean_per_class_recall"]
+    assert metrics["acc1"] == metrics["mean_per_class_recall"]  # as many of each
+
+
+def test_captions_are_compared_with_the_texts(run: Run, pictures: Path, tiny: Path) -> None:
+    done = run("evaluate", tiny, pictures / "captions.csv", "--task", "caption", "--json")
+
+    row = json.loads(done.out)
+    assert (row["task"], row["images"], sorted(row["metrics"])) == ("captioning", 16, ["Bleu_4", "CIDEr"])
+
+
+def test_queries_can_be_made_of_attributes(run: Run, catalogue: Path, tiny: Path) -> None:
+    done = run("evaluate", tiny, catalogue, "--task", "retrieval", "--text", "a {colour} thing", "--json")
+
+    row = json.loads(done.out)
+    assert done.code == 0
+    assert (row["task"], row["queries"], list(row["metrics"])) == ("retrieval", 4, ["precision@10"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--task", "classify"], "--label goes with --task classify"),
+        (["--task", "retrieval", "--label", "colour"], "--label goes with --task classify"),
+        (["--task", "classify", "--label", "colour"], "'colour' has 0 values with 10 pictures"),
+        (["--task", "retrieval", "--text", "{size}"], "has 10 right pictures"),
+        (["--task", "caption", "--style", "poem"], "style 'poem' is not one of this model's styles"),
+        (["--task", "guess"], "'guess' is not one of"),
+        ([], "Missing option '--task'"),
+    ],
+)
+def test_what_cannot_be_measured_is_said(
+    run: Run, pictures: Path, tiny: Path, arguments: list[str], said: str
+) -> None:
+    done = run("evaluate", tiny, pictures / "captions.csv", *arguments)
+
+    assert (done.code, done.out) == (2, "")
+    assert said in done.err
+    assert "Traceback" not in done.err
+
+
+def test_figures_are_over_all_pictures_or_none(run: Run, pictures: Path, tiny: Path, tmp_path: Path) -> None:
+    table = tmp_path / "some.csv"
+    table.write_text(f"path,title\n{pictures / 'red-circle.png'},a red circle\nlost.png,lost\n")
+
+    done = run("evaluate", tiny, table, "--task", "retrieval")
+
+    assert (done.code, done.out, done.err.count("\n")) == (2, "", 1)
+    assert "lost.png" in done.err
