@@ -40,6 +40,6 @@ test: check
 	$(PY) -m pytest -q
 
 bench: setup
-	$(PY) tests/benchmarks/bench_ingest.py
-	$(PY) tests/benchmarks/bench_search.py
-	$(PY) tests/benchmarks/bench_http.py
+	$(PY) -m tests.benchmarks.bench_ingest
+	$(PY) -m tests.benchmarks.bench_search
+	$(PY) -m tests.benchmarks.bench_http

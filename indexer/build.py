@@ -89,5 +89,9 @@ def _sweep(folder: Path, in_use: set[str]) -> None:
     before = time.time() - GRACE_S
     for path in folder.iterdir():
         with suppress(FileNotFoundError):  # another process was quicker
-            if path.suffix in (".faiss", ".partial") and path.name not in in_use and path.stat().st_mtime < before:
+            if (
+                path.suffix in (".faiss", ".partial")
+                and path.name not in in_use
+                and path.stat().st_mtime < before
+            ):
                 path.unlink()

@@ -91,7 +91,9 @@ HOSTILE = [
     Hostile("one pixel high", saved(Image.new("RGB", (900, 1), "red"), "PNG"), "readable"),
     Hostile("CMYK JPEG", saved(PICTURE.convert("CMYK"), "JPEG", quality=95), "readable"),
     Hostile("16-bit PNG", saved(Image.fromarray(GREY_16), "PNG"), "readable"),
-    Hostile("palette with transparency", saved(palette_with_transparency(), "PNG", transparency=1), "readable"),
+    Hostile(
+        "palette with transparency", saved(palette_with_transparency(), "PNG", transparency=1), "readable"
+    ),
     Hostile("grey with alpha", saved(PICTURE.convert("LA"), "PNG"), "readable"),
     Hostile("RGB with alpha", saved(PICTURE.convert("RGBA"), "PNG"), "readable"),
     Hostile("one bit", saved(PICTURE.convert("1"), "PNG"), "readable"),
@@ -103,6 +105,10 @@ HOSTILE = [
     Hostile("BMP", saved(PICTURE, "BMP"), "readable"),
     Hostile("TIFF", saved(PICTURE, "TIFF"), "readable"),
     Hostile("progressive JPEG", saved(PICTURE, "JPEG", progressive=True), "readable"),
-    Hostile("MPO, two pictures of a phone", saved(PICTURE, "MPO", save_all=True, append_images=[PICTURE]), "readable"),
+    Hostile(
+        "MPO, two pictures of a phone",
+        saved(PICTURE, "MPO", save_all=True, append_images=[PICTURE]),
+        "readable",
+    ),
 ]
 NAMES = [one.name for one in HOSTILE]

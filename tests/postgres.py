@@ -28,7 +28,9 @@ def postgres() -> Iterator[str]:
     """URL of a migrated database that serves as a template: `copy_of` makes others."""
     programs = _programs()
     if programs is None:
-        reason = "PostgreSQL is not installed (no initdb in PATH, `pg_config --bindir` or /usr/lib/postgresql)"
+        reason = (
+            "PostgreSQL is not installed (no initdb in PATH, `pg_config --bindir` or /usr/lib/postgresql)"
+        )
         if os.environ.get("CI"):
             pytest.fail(reason)
         pytest.skip(reason)
@@ -73,7 +75,11 @@ def copy_of(template: str) -> str:
 def _programs() -> Path | None:
     """The folder of initdb and postgres."""
     config = shutil.which("pg_config")
-    found = [subprocess.run([config, "--bindir"], capture_output=True, text=True).stdout.strip()] if config else []
+    found = (
+        [subprocess.run([config, "--bindir"], capture_output=True, text=True).stdout.strip()]
+        if config
+        else []
+    )
     found += sorted(map(str, Path("/usr/lib/postgresql").glob("*/bin")), reverse=True)
     return next((Path(f) for f in found if Path(f, "initdb").exists() and Path(f, "postgres").exists()), None)
 

@@ -22,7 +22,12 @@ def published_weights() -> dict[str, Tensor]:
     }
     for i in range(LAYERS):
         at = f"encoder.layer.{i}"
-        for name in ("attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense"):
+        for name in (
+            "attention.self.query",
+            "attention.self.key",
+            "attention.self.value",
+            "attention.output.dense",
+        ):
             shapes |= {f"{at}.{name}.weight": (WIDTH, WIDTH), f"{at}.{name}.bias": (WIDTH,)}
         for name in ("attention.output.LayerNorm", "output.LayerNorm"):
             shapes |= {f"{at}.{name}.weight": (WIDTH,), f"{at}.{name}.bias": (WIDTH,)}

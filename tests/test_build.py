@@ -42,7 +42,9 @@ def view_of(database: Database, name: str, *, images: int, texts: int = 0) -> Vi
     return view
 
 
-def test_a_fold_writes_the_living_rows_to_files_and_then_records_them(database: Database, indexes: Path) -> None:
+def test_a_fold_writes_the_living_rows_to_files_and_then_records_them(
+    database: Database, indexes: Path
+) -> None:
     view = view_of(database, "shop", images=30, texts=5)
     builds = Builds(database)
 
@@ -77,7 +79,9 @@ def test_the_last_two_builds_keep_their_files(database: Database, indexes: Path)
     assert set(os.listdir(indexes)) == builds.files()
 
 
-def test_a_fold_on_a_full_disk_raises_records_nothing_and_leaves_no_file(database: Database, tmp_path: Path) -> None:
+def test_a_fold_on_a_full_disk_raises_records_nothing_and_leaves_no_file(
+    database: Database, tmp_path: Path
+) -> None:
     view = view_of(database, "shop", images=100, texts=3000)  # the images would fit, the texts do not
     with small_disk(tmp_path / "disk", 64_000):
         with pytest.raises(OSError, match=r"No space left|File too large"):
@@ -106,7 +110,12 @@ def test_a_fold_takes_away_old_files_that_no_build_refers_to(database: Database,
     fold(gone, indexes, NEVER, builds)
     fold(view, indexes, NEVER, builds)
     Collections(database).delete("gone")
-    for name in ("9-9-images-1-1.faiss", "9-9-images-1-2.faiss.77.partial", "9-9-images-1-3.broken", "notes.txt"):
+    for name in (
+        "9-9-images-1-1.faiss",
+        "9-9-images-1-2.faiss.77.partial",
+        "9-9-images-1-3.broken",
+        "notes.txt",
+    ):
         (indexes / name).touch()
     for path in indexes.iterdir():
         os.utime(path, (time.time() - GRACE_S - 60,) * 2)

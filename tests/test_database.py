@@ -67,7 +67,9 @@ def test_processes_that_upgrade_at_once_all_succeed(bare_url: str) -> None:
 def test_a_database_without_tables_is_refused_with_the_command_that_makes_them(bare_url: str) -> None:
     database = Database(bare_url)
 
-    with pytest.raises(DatabaseTooOld, match=r"at schema none, this version needs \d+: run `textmm db upgrade`"):
+    with pytest.raises(
+        DatabaseTooOld, match=r"at schema none, this version needs \d+: run `textmm db upgrade`"
+    ):
         database.check()
     database.close()
 
@@ -107,7 +109,10 @@ def test_a_write_on_a_full_disk_raises_and_leaves_what_was_there(tmp_path: Path)
         database.upgrade()
         made(database, "before")
 
-        with pytest.raises(OperationalError, match=r"disk (is full|I/O error)"), database.write() as connection:
+        with (
+            pytest.raises(OperationalError, match=r"disk (is full|I/O error)"),
+            database.write() as connection,
+        ):
             connection.execute(collection.update().values(caption_style="x" * 3_000_000))
 
         assert [(c.name, c.caption_style) for c in Collections(database).all()] == [("before", None)]

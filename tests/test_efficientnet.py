@@ -45,7 +45,9 @@ def test_same_conv_pads_height_and_width_each_by_its_own_size() -> None:
     torch.testing.assert_close(conv(x), nn.functional.conv2d(tall, conv.weight, conv.bias, stride=2))
 
 
-def published_weights(net: EfficientNetLite) -> tuple[dict[str, Tensor], list[tuple[SameConv, nn.Sequential]]]:
+def published_weights(
+    net: EfficientNetLite,
+) -> tuple[dict[str, Tensor], list[tuple[SameConv, nn.Sequential]]]:
     """Random weights under the published names, and each convolution beside plain conv + batch norm."""
     weights: dict[str, Tensor] = {}
     plain = []

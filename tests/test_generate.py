@@ -72,7 +72,9 @@ def beam_search(decoder: TextDecoder, image: Tensor, decoding: Decoding) -> list
         ]
         best = sorted(grown, key=lambda beam: -beam[0])[: decoding.beams]
         finished += [
-            (score / (len(words) - 1) ** decoding.length_penalty, words) for score, words in best if words[-1] == END
+            (score / (len(words) - 1) ** decoding.length_penalty, words)
+            for score, words in best
+            if words[-1] == END
         ]
         open_beams = [beam for beam in best if beam[1][-1] != END]
     if finished:

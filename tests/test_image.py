@@ -72,7 +72,9 @@ def test_a_picture_does_not_depend_on_its_neighbours_in_the_batch(config: ImageC
     together = tower(images)
     alone = [tower(image[None]) for image in images]
 
-    torch.testing.assert_close(together.features, torch.cat([a.features for a in alone]), atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(
+        together.features, torch.cat([a.features for a in alone]), atol=1e-3, rtol=1e-3
+    )
     torch.testing.assert_close(together.tokens, torch.cat([a.tokens for a in alone]), atol=1e-3, rtol=1e-3)
 
 

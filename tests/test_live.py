@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from indexer.config import IndexConfig
 from indexer.database import Database
 from indexer.live import LiveIndex, View
+from indexer.store.builds import Builds
 from indexer.store.collections import Collection, Collections
 from indexer.store.images import Images, NewImage
 from tests.deadline import wait_for
@@ -74,15 +75,21 @@ class Shop:
         query = exact_vectors(rng, 1)
         for k in (1, 5, 1000):
             (scores,), (ids,) = images.search(query, k)
-            assert_exact(scores, ids, {i: self.truth[key].image_vector for i, key in keys.items()}, query[0], k)
+            assert_exact(
+                scores, ids, {i: self.truth[key].image_vector for i, key in keys.items()}, query[0], k
+            )
             (scores,), (ids,) = texts.search(query, k)
-            assert_exact(scores, ids, {i: vectors_of[r.image.key, r.text] for i, r in said.items()}, query[0], k)
+            assert_exact(
+                scores, ids, {i: vectors_of[r.image.key, r.text] for i, r in said.items()}, query[0], k
+            )
         self.assert_filters(view, keys, query)
 
     def assert_filters(self, view: View, keys: dict[int, str], query: NDArray[np.float32]) -> None:
         for n in range(3):
             allowed = view.images.attributes.equal("n", n)
-            rows = {i: self.truth[k].image_vector for i, k in keys.items() if self.truth[k].attributes["n"] == n}
+            rows = {
+                i: self.truth[k].image_vector for i, k in keys.items() if self.truth[k].attributes["n"] == n
+            }
             (scores,), (ids,) = view.images.vectors.search(query, 5, allowed=allowed)
             assert_exact(scores, ids, rows, query[0], 5)
             texts = view.texts.vectors.search(query, 1000, allowed=view.texts.attributes.equal("n", n))[1]
@@ -324,7 +331,9 @@ def test_puts_deletes_folds_and_reopenings_at_random_are_answered_as_from_a_dict
     rng = np.random.default_rng(seed)
     live = LiveIndex(shop.database, indexes, SOON)
     for _ in range(200):
-        match rng.choice(["put", "delete", "fold", "poll", "reopen", "lose"], p=[0.5, 0.2, 0.1, 0.1, 0.07, 0.03]):
+        match rng.choice(
+            ["put", "delete", "fold", "poll", "reopen", "lose"], p=[0.5, 0.2, 0.1, 0.1, 0.07, 0.03]
+        ):
             case "put":
                 shop.put_some(rng, range(start := int(rng.integers(40)), start + int(rng.integers(1, 6))))
             case "delete":
@@ -343,7 +352,7 @@ def test_puts_deletes_folds_and_reopenings_at_random_are_answered_as_from_a_dict
 
 def test_searches_during_puts_and_folds_are_always_of_one_committed_state(shop: Shop, indexes: Path) -> None:
     """Each write replaces all 20 pictures by ones whose vectors say which write it was."""
-    versions, query = 60, ONE[:1]
+    versions, query = 40, ONE[:1]
     live = LiveIndex(shop.database, indexes, SOON)
     done = threading.Event()
 
@@ -467,34 +476,36 @@ while True:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("moment", ["a file is half written", "a file has no row yet", "a row is new"])
 def test_a_process_that_is_killed_while_it_folds_leaves_the_old_index_or_the_new_one(
-    shop: Shop, indexes: Path
+    shop: Shop, indexes: Path, moment: str
 ) -> None:
     rng = np.random.default_rng(9)
-    shop.put(*(new_image(f"x{i}", row, attributes={"n": 9}) for i, row in enumerate(exact_vectors(rng, 3000))))
+    builds = Builds(shop.database)
+    shop.put(
+        *(new_image(f"x{i}", row, attributes={"n": 9}) for i, row in enumerate(exact_vectors(rng, 3000)))
+    )
     live = LiveIndex(shop.database, indexes, NEVER)
     live.view(shop.collection)
     live.fold(shop.collection.collection_id)
-    for _ in range(6):
-        with subprocess.Popen(
-            [sys.executable, "-c", FOLDER, shop.database.url, indexes], stdout=subprocess.PIPE, cwd=ROOT
-        ) as folder:
+    recorded = builds.files()
+    has_come = {
+        "a file is half written": lambda: any(indexes.glob("*.partial")),
+        "a file has no row yet": lambda: {p.name for p in indexes.glob("*.faiss")} - builds.files(),
+        "a row is new": lambda: builds.files() - recorded,
+    }[moment]
+    for _ in range(3):
+        command = [sys.executable, "-c", FOLDER, shop.database.url, indexes]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT) as folder:
             assert folder.stdout is not None and folder.stdout.readline() == b"ready\n"
-            seen = {path.name for path in indexes.iterdir()}
-            folds = int(rng.integers(1, 8))
-            wait_for(lambda seen=seen, folds=folds: len(seen_since(seen, indexes)) >= folds)  # type: ignore[misc]
+            wait_for(has_come)
             folder.kill()
 
         view = LiveIndex(shop.database, indexes, NEVER).view(shop.collection)
         assert view is not None and view.folded_seq == view.through_seq  # from files, not from rows
         shop.assert_answers(view)
+        recorded = builds.files()
     assert not list(indexes.glob("*.broken"))
-
-
-def seen_since(seen: set[str], indexes: Path) -> set[str]:
-    """Adds the names there are now to `seen`; those that are new since the first call."""
-    before = getattr(seen, "_", None)
-    return before or set()
 
 
 def polled(live: LiveIndex, shop: Shop) -> View:

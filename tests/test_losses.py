@@ -100,7 +100,10 @@ def test_a_text_that_two_pictures_share_is_drawn_to_both_and_not_pushed_from_one
 
 def test_pairs_of_one_picture_or_one_text_belong_together() -> None:
     pictures, texts = [4, 4, 5, 6, 7], [1, 2, 2, 3, 1]
-    expected = [[a == b or p == q for b, q in zip(pictures, texts, strict=True)] for a, p in zip(pictures, texts, strict=True)]
+    expected = [
+        [a == b or p == q for b, q in zip(pictures, texts, strict=True)]
+        for a, p in zip(pictures, texts, strict=True)
+    ]
 
     assert identity_positives(torch.tensor(pictures), torch.tensor(texts)).tolist() == expected
 

@@ -69,9 +69,7 @@ def test_null_stands_for_an_optional_field_that_is_not_given() -> None:
 
 
 def test_the_defaults_are_those_that_are_documented() -> None:
-    assert msgspec.to_builtins(m.parse(m.LookupRequest, "{}")) == {
-        "kinds": ["exact", "near_copy", "similar"]
-    }
+    assert msgspec.to_builtins(m.parse(m.LookupRequest, "{}")) == {"kinds": ["exact", "near_copy", "similar"]}
     assert m.parse(m.SearchRequest, '{"collection": "shop"}') == m.SearchRequest(
         collection="shop", k=10, filter={}, target="images", captions=False
     )

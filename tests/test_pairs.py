@@ -55,7 +55,10 @@ def pairs(shop: Path) -> Pairs:
 
 
 def same(one: Draw, other: Draw) -> bool:
-    return one.picture_ids.tolist() == other.picture_ids.tolist() and one.text_ids.tolist() == other.text_ids.tolist()
+    return (
+        one.picture_ids.tolist() == other.picture_ids.tolist()
+        and one.text_ids.tolist() == other.text_ids.tolist()
+    )
 
 
 def test_a_batch_depends_on_seed_stage_and_step_and_on_nothing_before_it(shop: Path, pairs: Pairs) -> None:
@@ -64,7 +67,9 @@ def test_a_batch_depends_on_seed_stage_and_step_and_on_nothing_before_it(shop: P
         pairs.draw(8, stage=0, step=step)
 
     assert same(pairs.draw(8, stage=1, step=7), fresh.draw(8, stage=1, step=7))
-    assert pairs.draw_captions(8, stage=1, step=7).captions == fresh.draw_captions(8, stage=1, step=7).captions
+    assert (
+        pairs.draw_captions(8, stage=1, step=7).captions == fresh.draw_captions(8, stage=1, step=7).captions
+    )
     for stage, step in ((1, 8), (0, 7)):
         assert not same(pairs.draw(8, stage=1, step=7), fresh.draw(8, stage=stage, step=step))
     assert not same(pairs.draw(8, stage=1, step=7), pairs_of(shop, (SHOP,), seed=4).draw(8, stage=1, step=7))
@@ -108,7 +113,9 @@ def test_phrases_take_their_share_of_the_draws(pairs: Pairs) -> None:
 
 def positives_by_loop(pairs: Pairs, drawn: Draw) -> list[list[bool]]:
     """Reading the words: a phrase of lower-case attribute values is true of what has those values."""
-    values = {value.lower(): name for name, all_of in (("colour", COLOURS), ("kind", KINDS)) for value in all_of}
+    values = {
+        value.lower(): name for name, all_of in (("colour", COLOURS), ("kind", KINDS)) for value in all_of
+    }
     out = []
     rows = list(zip(drawn.picture_ids.tolist(), [pairs.texts[int(i)] for i in drawn.text_ids], strict=True))
     for picture, own in rows:
@@ -127,7 +134,9 @@ def positives_by_loop(pairs: Pairs, drawn: Draw) -> list[list[bool]]:
 
 
 @pytest.mark.parametrize("step", range(4))
-def test_positives_are_the_same_picture_the_same_text_and_phrases_that_are_true(pairs: Pairs, step: int) -> None:
+def test_positives_are_the_same_picture_the_same_text_and_phrases_that_are_true(
+    pairs: Pairs, step: int
+) -> None:
     drawn = pairs.draw(20, stage=0, step=step)
 
     positives = pairs.positives(drawn)
@@ -206,7 +215,9 @@ def test_the_decoder_may_learn_every_caption_that_can_be_drawn(pairs: Pairs) -> 
 @pytest.mark.parametrize(
     ("synonym_share", "reds"), [(0.0, {"红色"}), (0.5, {"红色", "大红"}), (1.0, {"大红"})]
 )
-def test_words_of_another_language_come_from_its_table(shop: Path, synonym_share: float, reds: set[str]) -> None:
+def test_words_of_another_language_come_from_its_table(
+    shop: Path, synonym_share: float, reds: set[str]
+) -> None:
     table = shop / "words.csv"
     rows = ["Red,红色", "Red,大红", "Blue,蓝色", "Navy Blue,深蓝", "Shirt,衬衫", "Dress,连衣裙"]
     table.write_text("\n".join(["value,translation", *rows]), encoding="utf-8")
@@ -231,7 +242,10 @@ def test_every_shipped_translation_has_a_value_and_a_word(name: str) -> None:
     table = read_translations(name)
 
     assert len(table) > 50
-    assert all(value == value.lower().strip() and all(word.strip() for word in words) for value, words in table.items())
+    assert all(
+        value == value.lower().strip() and all(word.strip() for word in words)
+        for value, words in table.items()
+    )
 
 
 def test_drawn_products_are_a_source_and_are_drawn_once(tmp_path: Path) -> None:

@@ -41,7 +41,9 @@ def encoder(weights: dict[str, NDArray[np.generic]]) -> SentenceEncoder:
     return encoder
 
 
-def layer_norm(x: NDArray[np.floating], gain: NDArray[np.generic], bias: NDArray[np.generic]) -> NDArray[np.floating]:
+def layer_norm(
+    x: NDArray[np.floating], gain: NDArray[np.generic], bias: NDArray[np.generic]
+) -> NDArray[np.floating]:
     mean, variance = x.mean(-1, keepdims=True), x.var(-1, keepdims=True)
     out: NDArray[np.floating] = (x - mean) / np.sqrt(variance + 1e-6) * gain + bias
     return out
@@ -50,7 +52,9 @@ def layer_norm(x: NDArray[np.floating], gain: NDArray[np.generic], bias: NDArray
 def by_loop(w: dict[str, NDArray[np.generic]], ids: list[int]) -> NDArray[np.floating]:
     """One sentence in numpy, token by token, in the names of the published file."""
     table = [np.asarray(w[f"q{i % CHUNKS + 1}"][i // CHUNKS], np.float64) for i in ids]
-    x = np.stack([row * w["scale"][i % CHUNKS] + w["lo"][i % CHUNKS] for row, i in zip(table, ids, strict=True)])
+    x = np.stack(
+        [row * w["scale"][i % CHUNKS] + w["lo"][i % CHUNKS] for row, i in zip(table, ids, strict=True)]
+    )
     projected = np.concatenate([x @ w[f"proj{n}"] + w[f"proj_b{n}"] for n in (2, 3, 5)], axis=1)
     gains = [np.concatenate([w[f"{k}{n}"] for n in (2, 3, 5)]) for k in ("ln_g", "ln_b")]
     normed = np.split(layer_norm(projected, *gains), 3, axis=1)

@@ -237,7 +237,9 @@ def test_a_row_without_a_path_is_an_item_with_a_problem(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["m.csv", "m.parquet", "m.jsonl"])
-def test_a_manifest_without_a_path_column_is_refused_with_the_columns_it_has(tmp_path: Path, name: str) -> None:
+def test_a_manifest_without_a_path_column_is_refused_with_the_columns_it_has(
+    tmp_path: Path, name: str
+) -> None:
     path = write_table(tmp_path / name, [{"picture": "a.png", "colour": "red"}])
 
     with pytest.raises(
@@ -253,7 +255,11 @@ def test_a_manifest_without_a_path_column_is_refused_with_the_columns_it_has(tmp
         ("m.csv", b"", "holds no rows"),
         ("m.csv", b"path,title\na.png,caf\xe9\n", "cannot be read: .*utf-8"),
         ("m.jsonl", b'{"path": "a.png"}\n{"path": \n', "cannot be read: Expecting value"),
-        ("m.jsonl", b'{"path": "a.png"}\n["b.png"]\n', r'cannot be read: a line that is no JSON object: \["b.png"'),
+        (
+            "m.jsonl",
+            b'{"path": "a.png"}\n["b.png"]\n',
+            r'cannot be read: a line that is no JSON object: \["b.png"',
+        ),
         ("m.jsonl", b"5\n", "cannot be read: a line that is no JSON object: 5"),
         ("m.parquet", b"PAR1 and nothing of the kind", "cannot be read: "),
     ],
@@ -303,7 +309,8 @@ def test_bytes_at_a_locator_are_those_of_the_member(tmp_path: Path) -> None:
 
 def test_a_name_ends_at_its_first_dot_and_the_rest_says_what_a_member_is(tmp_path: Path) -> None:
     path = write_shard(
-        tmp_path / "s.tar", {"a.b/one.large.jpg": b"1", "a.b/one.meta.xml": b"", "two.seg.PNG": b"2", "two.cls": b"7"}
+        tmp_path / "s.tar",
+        {"a.b/one.large.jpg": b"1", "a.b/one.meta.xml": b"", "two.seg.PNG": b"2", "two.cls": b"7"},
     )
 
     items = read(path)

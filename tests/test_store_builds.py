@@ -35,7 +35,9 @@ def test_without_a_build_there_is_no_latest(any_database: Database) -> None:
     assert Builds(any_database).latest(shop.collection_id, generation_id, "images") is None
 
 
-def test_publishing_keeps_two_builds_a_target_and_returns_the_files_of_the_rest(any_database: Database) -> None:
+def test_publishing_keeps_two_builds_a_target_and_returns_the_files_of_the_rest(
+    any_database: Database,
+) -> None:
     shop, generation_id = made(any_database)
     other, other_generation = made(any_database, "other")
     builds = Builds(any_database)

@@ -29,7 +29,10 @@ def test_what_was_remembered_is_found_by_model_and_style(any_database: Database)
     captions.remember({one: ("a", 0.25), two: ("b", -0.5)}, bytes_of, model_id="m", style="photo")
     captions.remember({one: ("A", 1.0)}, bytes_of, model_id="m", style="title")
 
-    assert captions.find([one, two, three], model_id="m", style="photo") == {one: ("a", 0.25), two: ("b", -0.5)}
+    assert captions.find([one, two, three], model_id="m", style="photo") == {
+        one: ("a", 0.25),
+        two: ("b", -0.5),
+    }
     assert captions.find([one, two, three], model_id="m", style="title") == {one: ("A", 1.0)}
     assert captions.find([one, two, three], model_id="n", style="photo") == {}
     assert captions.find([], model_id="m", style="photo") == {}

@@ -67,7 +67,9 @@ def test_limits_and_caption_style_can_be_set_anew(any_database: Database) -> Non
     assert (dict(found.limits), found.caption_style) == ({"similar": 0.8}, "title")
 
 
-def test_the_first_model_makes_the_generation_and_is_the_only_one_from_then_on(any_database: Database) -> None:
+def test_the_first_model_makes_the_generation_and_is_the_only_one_from_then_on(
+    any_database: Database,
+) -> None:
     collections = Collections(any_database)
     shop = collections.create("shop", is_bank=False, limits={})
 
@@ -80,7 +82,9 @@ def test_the_first_model_makes_the_generation_and_is_the_only_one_from_then_on(a
 
     assert first == again == Generation(first.generation_id, "mini-1", 256, "squash-224")
     assert collections.get("shop").generation == first
-    with pytest.raises(Conflict, match="holds vectors of mini-1, this process runs mini-2: delete the collection"):
+    with pytest.raises(
+        Conflict, match="holds vectors of mini-1, this process runs mini-2: delete the collection"
+    ):
         collections.ensure_generation(
             shop.collection_id, model_id="mini-2", embed_dim=256, preprocessing="squash-224"
         )
@@ -110,7 +114,9 @@ def test_counts_are_of_the_collection_alone(any_database: Database) -> None:
 
     Images(any_database).put(shop.collection_id, generation_id, put)
 
-    counts = {c.name: Collections(any_database).counts(c.collection_id) for c in Collections(any_database).all()}
+    counts = {
+        c.name: Collections(any_database).counts(c.collection_id) for c in Collections(any_database).all()
+    }
     assert counts == {"shop": (2, 2), "other": (0, 0)}
 
 

@@ -21,13 +21,15 @@ def test_changes_are_what_was_born_and_what_died_since_and_not_what_did_both(any
     shop, generation_id = made(any_database)
     ids = (shop.collection_id, generation_id)
     images, embeddings = Images(any_database), Embeddings(any_database)
-    images.put(*ids, [new_image("a", ONE[0], texts={"A": ONE[1]}, attributes={"n": 1}), new_image("b", ONE[2])])
-    images.put(*ids, [new_image("c", ONE[3]), new_image("a", ONE[4], texts={"AA": ONE[5]}, attributes={"n": 2})])
+    images.put(
+        *ids, [new_image("a", ONE[0], texts={"A": ONE[1]}, attributes={"n": 1}), new_image("b", ONE[2])]
+    )
+    images.put(
+        *ids, [new_image("c", ONE[3]), new_image("a", ONE[4], texts={"AA": ONE[5]}, attributes={"n": 2})]
+    )
     images.delete(shop.collection_id, ["c"])
 
-    everything, later, nothing = (
-        embeddings.changes(*ids, since_seq=seq, embed_dim=DIM) for seq in (0, 1, 3)
-    )
+    everything, later, nothing = (embeddings.changes(*ids, since_seq=seq, embed_dim=DIM) for seq in (0, 1, 3))
 
     assert [c.through_seq for c in (everything, later, nothing)] == [3, 3, 3]
     assert rows_of(everything.images) == [(2, ONE[2].tolist(), {}), (5, ONE[4].tolist(), {"n": 2})]
@@ -39,7 +41,9 @@ def test_changes_are_what_was_born_and_what_died_since_and_not_what_did_both(any
     assert (rows_of(nothing.images), rows_of(nothing.texts), nothing.dead.tolist()) == ([], [], [])
 
 
-def test_changes_of_an_empty_collection_are_none_and_have_the_shape_of_vectors(any_database: Database) -> None:
+def test_changes_of_an_empty_collection_are_none_and_have_the_shape_of_vectors(
+    any_database: Database,
+) -> None:
     shop, generation_id = made(any_database)
 
     changes = Embeddings(any_database).changes(shop.collection_id, generation_id, since_seq=0, embed_dim=DIM)

@@ -15,7 +15,19 @@ from indexer.store.images import IDS_A_QUERY, Images, NewImage
 from indexer.tables import embedding
 from tests.rows import DIM, exact_vectors, made, new_image
 
-ODD_KEYS = ["100%", "100_", "a b", " lead", "it's \"so\"", "back\\slash", "百分之", "é", "e\u0301", "😀/😀", "k" * 512]
+ODD_KEYS = [
+    "100%",
+    "100_",
+    "a b",
+    " lead",
+    'it\'s "so"',
+    "back\\slash",
+    "百分之",
+    "é",
+    "e\u0301",
+    "😀/😀",
+    "k" * 512,
+]
 ONE = np.eye(DIM, dtype=np.float32)
 
 
@@ -32,7 +44,14 @@ def alive(database: Database) -> list[int]:
 def test_what_was_put_comes_back_whole(any_database: Database) -> None:
     shop, generation_id = made(any_database)
     texts = {"a red circle": ONE[1], "a round thing": ONE[2]}
-    attributes = {"gender": "Women", "price": 3.5, "sale": True, "tags": ["a", "b"], "n": 2**53, "": "empty name"}
+    attributes = {
+        "gender": "Women",
+        "price": 3.5,
+        "sale": True,
+        "tags": ["a", "b"],
+        "n": 2**53,
+        "": "empty name",
+    }
     before = dt.datetime.now(dt.UTC)
 
     Images(any_database).put(
@@ -42,11 +61,21 @@ def test_what_was_put_comes_back_whole(any_database: Database) -> None:
     )
 
     found = Images(any_database).get(shop.collection_id, "1")
-    assert (found.key, found.source, found.sha256, found.width, found.height) == ("1", "/shop", "b" * 64, 64, 48)
+    assert (found.key, found.source, found.sha256, found.width, found.height) == (
+        "1",
+        "/shop",
+        "b" * 64,
+        64,
+        48,
+    )
     assert (found.title, found.texts) == ("a red circle", ("a red circle", "a round thing"))
     assert dict(found.attributes) == attributes
     assert found.created_at == found.updated_at
-    assert before <= found.created_at.replace(tzinfo=found.created_at.tzinfo or dt.UTC) <= dt.datetime.now(dt.UTC)
+    assert (
+        before
+        <= found.created_at.replace(tzinfo=found.created_at.tzinfo or dt.UTC)
+        <= dt.datetime.now(dt.UTC)
+    )
 
 
 def test_put_reports_what_it_added_and_what_it_replaced(any_database: Database) -> None:
@@ -174,7 +203,9 @@ def test_a_put_that_fails_at_its_last_image_leaves_nothing_of_the_first(any_data
     assert Collections(any_database).get("shop").change_seq == 0
 
 
-def test_threads_that_put_the_same_keys_at_once_leave_one_living_vector_an_image(any_database: Database) -> None:
+def test_threads_that_put_the_same_keys_at_once_leave_one_living_vector_an_image(
+    any_database: Database,
+) -> None:
     shop, generation_id = made(any_database)
     started = threading.Barrier(6)
 
@@ -284,7 +315,9 @@ def test_delete_returns_what_was_there_and_leaves_nothing_of_it(any_database: Da
     assert [r.vector for r in embeddings(any_database) if r.dead_seq is not None] == [b""] * 4
 
 
-def test_records_leave_out_dead_deleted_and_unknown_embeddings_and_those_of_texts(any_database: Database) -> None:
+def test_records_leave_out_dead_deleted_and_unknown_embeddings_and_those_of_texts(
+    any_database: Database,
+) -> None:
     shop, generation_id = made(any_database)
     images = Images(any_database)
     put = [new_image(k, ONE[0], texts={f"{k} says": ONE[1]}) for k in ("stays", "replaced", "deleted")]
@@ -296,14 +329,19 @@ def test_records_leave_out_dead_deleted_and_unknown_embeddings_and_those_of_text
     found, said = images.records([*every, 10_000]), images.text_records([*every, 10_000])
 
     assert sorted(r.key for r in found.values()) == ["replaced", "stays"]
-    assert sorted((r.text, r.image.key) for r in said.values()) == [("anew", "replaced"), ("stays says", "stays")]
+    assert sorted((r.text, r.image.key) for r in said.values()) == [
+        ("anew", "replaced"),
+        ("stays says", "stays"),
+    ]
     assert sorted([*found, *said]) == alive(any_database)
 
 
 def test_keys_of_a_source_are_those_that_it_put_last(any_database: Database) -> None:
     shop, generation_id = made(any_database)
     images = Images(any_database)
-    images.put(shop.collection_id, generation_id, [new_image(k, ONE[0], source="/100%") for k in ("1", "2", "3")])
+    images.put(
+        shop.collection_id, generation_id, [new_image(k, ONE[0], source="/100%") for k in ("1", "2", "3")]
+    )
     images.put(shop.collection_id, generation_id, [new_image("2", ONE[0], source="/1000")])
     images.put(shop.collection_id, generation_id, [new_image("4", ONE[0])])
 
@@ -360,7 +398,9 @@ def test_blobs_in_use_are_own_bytes_and_thumbnails(any_database: Database) -> No
     assert Images(any_database).blobs_in_use() == {own, thumbnail}
 
 
-def test_a_replaced_or_deleted_picture_loses_its_captions_and_others_keep_theirs(any_database: Database) -> None:
+def test_a_replaced_or_deleted_picture_loses_its_captions_and_others_keep_theirs(
+    any_database: Database,
+) -> None:
     shop, generation_id = made(any_database)
     images, captions = Images(any_database), Captions(any_database)
     keys = ["stays", "replaced", "deleted"]

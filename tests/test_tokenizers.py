@@ -4,9 +4,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from textmm.tokenizers import BytePair, PretrainedTokenizer, SentencePiece, WordPiece, is_latin, read_word_piece
+from textmm.tokenizers import (
+    BytePair,
+    PretrainedTokenizer,
+    SentencePiece,
+    WordPiece,
+    is_latin,
+    read_word_piece,
+)
 
-TITLES = [f"a {colour} {thing}" for colour in ("red", "green", "navy blue") for thing in ("shirt", "dress", "clock")]
+TITLES = [
+    f"a {colour} {thing}" for colour in ("red", "green", "navy blue") for thing in ("shirt", "dress", "clock")
+]
 STYLES = ("photo", "title")
 ALPHABETS = [
     (0x20, 0x7F),  # ASCII
@@ -61,11 +70,18 @@ def test_a_text_stands_between_its_start_token_and_the_largest_id(words: BytePai
     assert ids[:, 0].tolist() == [words.start_token_id] * 2
     assert words.end_token_id == words.vocab_size - 1 == int(ids.max())
     assert [int(row.argmax()) for row in ids] == [n - 1 for n in words.lengths(["a red shirt", ""])]
-    assert ids[1].tolist() == [words.start_token_id, words.end_token_id] + [words.pad_token_id] * (ids.shape[1] - 2)
+    assert ids[1].tolist() == [words.start_token_id, words.end_token_id] + [words.pad_token_id] * (
+        ids.shape[1] - 2
+    )
 
 
 def test_the_vocabulary_has_no_more_tokens_than_asked_for_and_no_special_one_twice(words: BytePair) -> None:
-    special = [words.pad_token_id, words.start_token_id, *map(words.style_token_id, STYLES), words.end_token_id]
+    special = [
+        words.pad_token_id,
+        words.start_token_id,
+        *map(words.style_token_id, STYLES),
+        words.end_token_id,
+    ]
 
     assert words.vocab_size <= 320
     assert special == [0, 1, 2, 3, words.vocab_size - 1]
@@ -115,13 +131,25 @@ def test_no_texts_have_no_rows(words: BytePair) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "red dress", "Kleid für 25 €", "łódź", "naïve façade", "１２ Ａ", "№ 5 — 100% 😀", "e\u0301", "Nº 3ª"],
+    [
+        "",
+        "red dress",
+        "Kleid für 25 €",
+        "łódź",
+        "naïve façade",
+        "１２ Ａ",
+        "№ 5 — 100% 😀",
+        "e\u0301",
+        "Nº 3ª",
+    ],
 )
 def test_a_text_whose_letters_are_all_latin_is_latin(text: str) -> None:
     assert is_latin(text)
 
 
-@pytest.mark.parametrize("text", ["红色连衣裙", "red 连衣裙", "платье", "φόρεμα", "שמלה", "ドレス", "드레스", "ชุด"])
+@pytest.mark.parametrize(
+    "text", ["红色连衣裙", "red 连衣裙", "платье", "φόρεμα", "שמלה", "ドレス", "드레스", "ชุด"]
+)
 def test_a_text_with_a_letter_of_another_script_is_not_latin(text: str) -> None:
     assert not is_latin(text)
 
@@ -155,7 +183,9 @@ def test_word_pieces_of_a_long_text_are_cut_and_still_end(word_piece: WordPiece)
 
 
 @pytest.mark.slow
-def test_sentence_pieces_stand_between_1_and_2_and_an_empty_text_is_1_0_2(sentence_piece: SentencePiece) -> None:
+def test_sentence_pieces_stand_between_1_and_2_and_an_empty_text_is_1_0_2(
+    sentence_piece: SentencePiece,
+) -> None:
     rows = sentence_piece.rows(["", "red dress", "红色连衣裙 " * 40])
 
     assert rows[0] == [1, 0, 2]

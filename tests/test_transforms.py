@@ -7,7 +7,16 @@ import torch
 from PIL import Image
 
 from tests.drawn import COLOURS, draw
-from tests.hostile import HOSTILE, NAMES, Hostile, claiming, exif, palette_with_transparency, saved, two_frames
+from tests.hostile import (
+    HOSTILE,
+    NAMES,
+    Hostile,
+    claiming,
+    exif,
+    palette_with_transparency,
+    saved,
+    two_frames,
+)
 from textmm.config import ImageConfig
 from textmm.transforms import (
     MAX_PIXELS,
@@ -105,7 +114,8 @@ def test_the_reason_says_what_is_wrong(data: bytes, reason: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["CMYK JPEG", "RGB with alpha", "WebP", "BMP", "TIFF", "progressive JPEG", "JPEG with broken EXIF"]
+    "name",
+    ["CMYK JPEG", "RGB with alpha", "WebP", "BMP", "TIFF", "progressive JPEG", "JPEG with broken EXIF"],
 )
 def test_a_red_picture_stays_red_in_every_format(name: str) -> None:
     data = next(h.data for h in HOSTILE if h.name == name)

@@ -119,7 +119,10 @@ def test_one_allowed_row_is_the_whole_answer(rows: Rows, shape: str, with_dead: 
     dead = np.array([first] if with_dead else [], np.int64)
     index = index.with_changes(NOTHING, np.empty((0, DIM), np.float32), dead)
 
-    found = [index.search(np.ones((1, DIM), np.float32), 5, allowed=np.array([i]))[1].tolist() for i in (first, last)]
+    found = [
+        index.search(np.ones((1, DIM), np.float32), 5, allowed=np.array([i]))[1].tolist()
+        for i in (first, last)
+    ]
 
     assert found == [[[]] if with_dead else [[first]], [[last]]]
 
@@ -226,7 +229,9 @@ def test_queries_in_another_layout_get_the_same_answer(rows: Rows, queries: NDAr
 # -- views ---------------------------------------------------------------------------------------------
 
 
-def test_an_old_view_answers_the_same_after_a_new_one_was_made(rows: Rows, queries: NDArray[np.float32]) -> None:
+def test_an_old_view_answers_the_same_after_a_new_one_was_made(
+    rows: Rows, queries: NDArray[np.float32]
+) -> None:
     index = index_of(rows, SHAPES["both"])
     before = [part.tolist() for part in index.search(queries, N)]
     living = index.living().tolist()
@@ -283,7 +288,9 @@ def test_rows_come_and_go_at_random_and_every_view_answers_as_a_dict_would() -> 
         dead = [i for i in held if rng.random() < 0.1]
         next_id += born
         index = index.with_changes(ids, vectors, np.array(dead, np.int64))
-        held = {i: row for i, row in held.items() if i not in dead} | dict(zip(ids.tolist(), vectors, strict=True))
+        held = {i: row for i, row in held.items() if i not in dead} | dict(
+            zip(ids.tolist(), vectors, strict=True)
+        )
         if rng.random() < 0.1:
             index = VectorIndex(DIM, build_segment(*index.rows(), "Flat"))
         query, k = exact_vectors(rng, 1), int(rng.integers(1, 20))
@@ -396,7 +403,9 @@ def test_faiss_takes_an_id_twice_and_we_do_not(bare: faiss.IndexIDMap2) -> None:
 
 
 @pytest.mark.parametrize(("dim", "k"), [(DIM, 0), (DIM + 1, 1)])
-def test_faiss_refuses_without_a_word_and_we_say_what_is_wrong(bare: faiss.IndexIDMap2, dim: int, k: int) -> None:
+def test_faiss_refuses_without_a_word_and_we_say_what_is_wrong(
+    bare: faiss.IndexIDMap2, dim: int, k: int
+) -> None:
     with pytest.raises(AssertionError, match="^$"):
         bare.search(np.zeros((1, dim), np.float32), k)
     with pytest.raises(ValueError, match=r"k must be at least 1|this index holds 8-d rows"):

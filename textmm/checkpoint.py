@@ -100,7 +100,9 @@ def model_id(folder: Path) -> str:
     """`mini-3f2a9c41`: the name and a hash over everything that a vector depends on."""
     stored = json.loads((folder / "config.json").read_text())
     digest = hashlib.sha256(json.dumps(stored["model"], sort_keys=True).encode())
-    digest.update((folder / "model.safetensors").read_bytes())
+    for file in (folder / "model.safetensors", folder / "vocabulary.json"):
+        if file.is_file():
+            digest.update(file.read_bytes())
     for name in trunks_of(ModelConfig.parse(stored["model"])):
         digest.update("".join(f.sha256 for f in TRUNKS[name].files).encode())
     return f"{stored['name']}-{digest.hexdigest()[:8]}"

@@ -23,7 +23,7 @@ from textmm.transforms import fit, to_tensor
 
 IMAGE_BATCH = 8
 """Pictures a forward pass: what fits a CPU's caches; larger was slower."""
-TEXT_BATCH = 64
+TEXT_BATCH = 16
 CAPTION_BATCH = 16
 
 

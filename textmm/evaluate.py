@@ -92,6 +92,9 @@ def attribute_retrieval(
     """Queries made from attributes, "{base_colour} {article_type}": precision@10 over those with enough
     pictures. A picture is right when it agrees in the attributes `match`; in all of the template's by default.
     """
+    names = re.findall(r"{(\w+)}", template)
+    if unknown := [name for name in match if name not in names]:
+        raise ValueError(f"{', '.join(unknown)} to match by is not in the template {template!r}")
     said = [_filled(template, item) for item in data.items]
     counts = Counter(s for s in said if s is not None)
     queries = sorted(q for q, n in counts.items() if n >= at_least)

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from textmm.drawings import draw_catalogue
-from textmm.sources import Item, read_bytes, read_source
+from textmm.sources import Item, SourceError, read_bytes, read_source
 from textmm.transforms import decode_image
 
 Ints = NDArray[np.int64]
@@ -136,6 +136,7 @@ class Pairs:
                     sayer.phrases(self.items[i], rng), PHRASES_PER_PICTURE if source.phrase_share else 0
                 )
                 self._phrases.append(np.array([texts.add(*one) for one in said], dtype=np.int64))
+        self._check_words()
         self.texts = texts.texts
         first = {text: i for i, text in reversed(list(enumerate(self.texts)))}
         self._wording = np.array([first[text] for text in self.texts], dtype=np.int64)
@@ -143,6 +144,14 @@ class Pairs:
         self._apart = np.concatenate(
             [np.full(len(span), s.apart) for s, span in zip(sources, self.ranges, strict=True)]
         )
+
+    def _check_words(self) -> None:
+        for source, span in zip(self.sources, self.ranges, strict=True):
+            if source.share and not any(len(self._own[i]) or len(self._phrases[i]) for i in span):
+                raise SourceError(
+                    f"{source.source}: no picture of it has a text, or attributes that a phrase speaks of; "
+                    "train on a manifest or on shards"
+                )
 
     def caption_texts(self) -> Iterator[str]:
         """What the decoder may learn to say, for its vocabulary."""

@@ -83,14 +83,18 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
-def open_database(config: Config) -> Database:
+@contextmanager
+def opened_database(config: Config) -> Iterator[Database]:
     """The database at this version's schema, made when it is not there."""
     from indexer.database import Database
 
     config.data.mkdir(parents=True, exist_ok=True)
     database = Database(config.database_url, busy_timeout_s=config.database.busy_timeout_s)
-    database.upgrade()
-    return database
+    try:
+        database.upgrade()
+        yield database
+    finally:
+        database.close()
 
 
 def load_encoder(config: Config) -> Encoder:
@@ -116,19 +120,20 @@ def opened_engine(config: Config) -> Iterator[SearchEngine]:
     """An engine for one command, without a maintenance thread."""
     from search.engine import SearchEngine
 
-    database = open_database(config)
-    engine = SearchEngine(config, database, load_encoder(config))
-    try:
-        yield engine
-    finally:
-        engine.close()
-        database.close()
+    with opened_database(config) as database:
+        engine = SearchEngine(config, database, load_encoder(config))
+        try:
+            yield engine
+        finally:
+            engine.close()
 
 
 def log_to_stderr(level: int = logging.INFO) -> None:
     logging.basicConfig(
         stream=sys.stderr, level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
+    for name in ("alembic", "faiss.loader"):  # they report at every start what nobody asked
+        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def on_terminal() -> bool:

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from search.cli.context import command_options, load_encoder, log_to_stderr, open_database
+from search.cli.context import command_options, load_encoder, log_to_stderr, opened_database
 from search.cli.index import ensure_collection, index_sources
 from search.cli.serve import run_server
 
 if TYPE_CHECKING:
     from search.config import Config
+
 
 @click.command()
 @click.option(
@@ -52,10 +53,10 @@ def demo(
     else:
         source, name, style = pictures, "pictures", "photo"
     click.echo(f"indexing {source} into collection {name!r}", err=True)
-    database = open_database(config)
-    collection = ensure_collection(database, name, bank=False, caption_style=style)
-    report, _ = index_sources(config, database, load_encoder(config), collection, [str(source)], prune=True)
-    database.close()
+    with opened_database(config) as database:
+        encoder = load_encoder(config)
+        collection = ensure_collection(database, name, bank=False, caption_style=style)
+        report, _ = index_sources(config, database, encoder, collection, [str(source)], prune=True)
     failed = report["failed"]
     assert isinstance(failed, list)
     click.echo(

@@ -25,7 +25,11 @@ if TYPE_CHECKING:
     default=None,
     help='retrieval: queries from attributes, "{base_colour} {article_type}".',
 )
-@click.option("--match", multiple=True, help="retrieval --text: the attributes that make a picture right.  [default: all]")
+@click.option(
+    "--match",
+    multiple=True,
+    help="retrieval --text: the attributes that make a picture right.  [default: all]",
+)
 @click.option("--style", default="photo", show_default=True, help="caption: photo, title or attributes.")
 @click.option(
     "--translate",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import click
 
-from search.cli.context import command_options, load_encoder, on_terminal, open_database
+from search.cli.context import command_options, load_encoder, on_terminal, opened_database
 
 if TYPE_CHECKING:
     from indexer.database import Database
@@ -44,14 +44,15 @@ def index(
     A source is a folder, a manifest (.csv, .tsv, .parquet, .jsonl with a column of paths), a picture, or WebDataset
     shards (.tar, patterns in quotes). Run again, it takes up what is new or changed. Exit code 1: some failed.
     """
-    database = open_database(config)
-    encoder = load_encoder(config)
-    if caption_style is not None and caption_style not in encoder.styles:
-        there = ", ".join(encoder.styles) or "none"
-        raise click.UsageError(f"--caption-style {caption_style}: styles of {encoder.model_id} are {there}")
-    target = ensure_collection(database, collection, bank=bank, caption_style=caption_style)
-    report, _ = index_sources(config, database, encoder, target, sources, prune=prune)
-    database.close()
+    with opened_database(config) as database:
+        encoder = load_encoder(config)
+        if caption_style is not None and caption_style not in encoder.styles:
+            there = ", ".join(encoder.styles) or "none"
+            raise click.UsageError(
+                f"--caption-style {caption_style}: styles of {encoder.model_id} are {there}"
+            )
+        target = ensure_collection(database, collection, bank=bank, caption_style=caption_style)
+        report, _ = index_sources(config, database, encoder, target, sources, prune=prune)
     click.echo(json.dumps(report, ensure_ascii=False) if as_json else _in_words(report, collection))
     if report["failed"]:
         raise click.exceptions.Exit(1)
@@ -170,18 +171,18 @@ def delete(collection: str, keys: tuple[str, ...], yes: bool, config: Config) ->
     from indexer.store.collections import Collections
     from indexer.store.images import Images
 
-    database = open_database(config)
-    collections = Collections(database)
-    found = collections.get(collection)
-    if not keys:
-        images, _ = collections.counts(found.collection_id)
-        if not yes:
-            click.confirm(f"delete collection {collection} with its {images} images?", abort=True)
-        collections.delete(collection)
-        click.echo(f"{collection}: deleted with {images} images")
-        return
-    gone = Images(database).delete(found.collection_id, keys)
-    click.echo(f"{collection}: {len(gone)} deleted")
+    with opened_database(config) as database:
+        collections = Collections(database)
+        found = collections.get(collection)
+        if not keys:
+            images, _ = collections.counts(found.collection_id)
+            if not yes:
+                click.confirm(f"delete collection {collection} with its {images} images?", abort=True)
+            collections.delete(collection)
+            click.echo(f"{collection}: deleted with {images} images")
+            return
+        gone = Images(database).delete(found.collection_id, keys)
+        click.echo(f"{collection}: {len(gone)} deleted")
     missing = [key for key in keys if key not in gone]
     if missing:
         click.echo(f"not there: {', '.join(missing)}", err=True)

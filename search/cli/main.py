@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command (that of the process by default); an error that the user can mend is one line and exit
     code 2."""
     try:
-        sys.exit(cli(arguments, standalone_mode=False) or 0)
+        sys.exit(cli(arguments, prog_name="textmm", standalone_mode=False) or 0)
     except click.exceptions.Abort:
         click.echo("stopped", err=True)
         sys.exit(130)

@@ -5,7 +5,7 @@ the server's text encoding. Good at 4,000 images: rest <= 5 ms, total <= 20 ms. 
 server's VmRSS after the load over that of a process that only imports torch and faiss; good: <= 350. `ready_s` is the
 time from the start of the process to the first 200 of /readyz; good: <= 8 on a warm disk.
 
-    python tests/benchmarks/bench_http.py [--data '../shared/data/fashion/*.tar'] [--count 4000] [--seconds 8]
+    python -m tests.benchmarks.bench_http [--data '../shared/data/fashion/*.tar'] [--count 4000] [--seconds 8]
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ What it means: `ratio` is ingest's images/s over those of encoding decoded pictu
 titles) in the same run, alternating, medians. Good: 0.8 or more; the rest is reading, decoding, thumbnails and SQL
 that the two cores could not hide behind the encoder.
 
-    python tests/benchmarks/bench_ingest.py [--data '../shared/data/fashion/val-*.tar'] [--rounds 5]
+    python -m tests.benchmarks.bench_ingest [--data '../shared/data/fashion/val-*.tar'] [--rounds 5]
 """
 
 from __future__ import annotations

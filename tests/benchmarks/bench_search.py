@@ -3,7 +3,7 @@
 What it means: `p50_ms` of one query, k = 10, on one thread; every answer is compared with exact search by numpy
 (`recall` must be 1: the index is exact). Good: within a tenth of bare FAISS, and filters never slower than no filter.
 
-    python tests/benchmarks/bench_search.py [--rows 4000 20000 100000] [--dim 384]
+    python -m tests.benchmarks.bench_search [--rows 4000 20000 100000] [--dim 384]
 """
 
 from __future__ import annotations

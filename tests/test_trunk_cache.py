@@ -1,0 +1,184 @@
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import ImageOps
+from safetensors.torch import load_file
+
+from textmm import checkpoint
+from textmm.config import named_model
+from textmm.encoder import Encoder
+from textmm.model import TextMultiModalModel
+from textmm.pairs import Pairs, PairSource, Phrases
+from textmm.pretrained import load_tokenizer
+from textmm.tokenizers import Tokenizer
+from textmm.train import Stage, TrainConfig, train
+from textmm.transforms import to_tensor
+from textmm.trunk_cache import CachedInputs, LiveInputs, fill
+
+pytestmark = pytest.mark.slow
+
+MINI = named_model("mini")
+DRAWN = PairSource(
+    source="drawn:24",
+    share=1.0,
+    caption_share=1.0,
+    views=3,
+    phrase_share=0.5,
+    style="title",
+    caption_phrase="{colour} {kind}",
+    caption_phrase_share=0.5,
+)
+ENGLISH = Phrases(share=0.5, templates=("{colour} {kind}",))
+CHINESE = Phrases(share=0.5, templates=("{colour}{kind}",), synonyms="zh.csv", values_too=False)
+RECIPE = TrainConfig(
+    model="mini",
+    sources=(DRAWN,),
+    phrases=(ENGLISH, CHINESE),
+    stages=(
+        Stage(
+            name="contrastive",
+            steps=3,
+            batch_size=12,
+            learning_rate=1e-3,
+            trains=("image.projection", "text.projection", "logit_scale"),
+            scale_start=20.0,
+        ),
+        Stage(
+            name="captioning",
+            steps=3,
+            batch_size=12,
+            learning_rate=1e-3,
+            trains=("image.token_projection", "image.colour_projection", "decoder"),
+            contrastive_loss_weight=0.0,
+            caption_loss_weight=1.0,
+        ),
+    ),
+    log_every=1,
+)
+
+
+@pytest.fixture(scope="module")
+def model(trunks: Path) -> TextMultiModalModel:
+    torch.manual_seed(1)
+    return checkpoint.build(MINI, trunks).eval()
+
+
+@pytest.fixture(scope="module")
+def tokenizer(trunks: Path) -> Tokenizer:
+    return load_tokenizer(MINI.text_cfg, trunks)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def pairs(folder: Path) -> Pairs:
+    return Pairs((DRAWN,), (ENGLISH, CHINESE), data=folder, drawings=folder, seed=1)
+
+
+@pytest.fixture(scope="module")
+def cached(folder: Path, model: TextMultiModalModel, pairs: Pairs, tokenizer: Tokenizer) -> CachedInputs:
+    for _ in fill(folder, model, pairs, tokenizer):
+        pass
+    return CachedInputs(folder, pairs)
+
+
+def is_near(one: np.ndarray, other: np.ndarray) -> bool:
+    """As near as half floats of the size of the numbers."""
+    return bool(np.allclose(one, other, atol=2e-3 * float(np.abs(other).max())))
+
+
+@torch.inference_mode()
+def test_cached_pictures_are_their_trunk_outputs_whole_or_mirrored(
+    model: TextMultiModalModel, pairs: Pairs, cached: CachedInputs
+) -> None:
+    ids = np.arange(24)
+    out = cached.pictures(ids, np.random.default_rng(2), memory=True)
+
+    which = []
+    for i in ids.tolist():
+        whole = pairs.picture(i).resize((224, 224), reducing_gap=2.0)
+        fresh = model.image.trunk(to_tensor([whole, ImageOps.mirror(whole)], MINI.vision_cfg))
+        matches = [is_near(out.pooled[i].numpy(), fresh.pooled[view].numpy()) for view in (0, 1)]
+        (view,) = [v for v in (0, 1) if matches[v]]
+        assert is_near(out.memory[i].numpy(), fresh.memory[view].numpy())
+        which.append(view)
+    assert set(which) == {0, 1}
+
+
+@torch.inference_mode()
+def test_cached_texts_are_their_trunk_outputs_one_by_one(
+    model: TextMultiModalModel, pairs: Pairs, cached: CachedInputs, tokenizer: Tokenizer
+) -> None:
+    ids = np.arange(len(pairs.texts))
+
+    out = cached.texts(ids)
+
+    fresh = [model.text.trunk(tokenizer([text])) for text in pairs.texts]
+    torch.testing.assert_close(out.pooled, torch.cat([f.pooled for f in fresh]), atol=1e-3, rtol=0)
+    assert torch.equal(out.present, torch.cat([f.present for f in fresh]))
+    assert set(map(tuple, out.present.tolist())) == {(True, True), (False, True)}  # English, Chinese
+
+
+def test_what_is_filled_is_not_filled_again(
+    folder: Path, model: TextMultiModalModel, pairs: Pairs, tokenizer: Tokenizer, cached: CachedInputs
+) -> None:
+    files = {path: path.stat().st_mtime_ns for path in folder.glob("*.np?")}
+
+    assert list(fill(folder, model, pairs, tokenizer)) == []
+    assert len(files) == 3
+    assert {path: path.stat().st_mtime_ns for path in folder.glob("*.np?")} == files
+    assert not list(folder.glob("*.partial*"))
+
+
+def test_more_views_or_another_seed_have_files_of_their_own(folder: Path, cached: CachedInputs) -> None:
+    other = replace(DRAWN, views=2)
+    fewer = Pairs((other,), (ENGLISH, CHINESE), data=folder, drawings=folder, seed=1)
+
+    with pytest.raises(FileNotFoundError, match=r"pooled\.npy"):
+        CachedInputs(folder, fewer)
+
+
+def test_features_to_standardise_by_are_of_whole_pictures_and_of_texts_that_both_trunks_read(
+    pairs: Pairs, cached: CachedInputs
+) -> None:
+    images, texts = cached.sample(np.random.default_rng(3), 10_000)
+
+    both = cached.texts(np.arange(len(pairs.texts))).present.all(1)
+    assert images.shape == (24, 3360)
+    assert texts.shape == (int(both.sum()), 896)
+    assert 0 < len(texts) < len(pairs.texts)
+
+
+@torch.inference_mode()
+def test_live_inputs_run_the_trunk_on_the_texts_of_the_batch(
+    model: TextMultiModalModel, pairs: Pairs, tokenizer: Tokenizer
+) -> None:
+    live = LiveInputs(model, pairs, tokenizer)
+
+    texts = live.texts(np.array([3, 0]))
+    pictures = live.pictures(np.array([5]), np.random.default_rng(4), memory=True)
+
+    expected = model.text.trunk(tokenizer([pairs.texts[3], pairs.texts[0]]))
+    torch.testing.assert_close(texts.pooled, expected.pooled)
+    assert pictures.pooled.shape == (1, 3360)
+    assert pictures.memory.shape == (1, 17, 1280)
+
+
+def test_a_model_over_locked_trunks_trains_and_is_an_encoder(tmp_path: Path, trunks: Path) -> None:
+    seen = list(train(RECIPE, data=tmp_path, trunks=trunks, out=tmp_path))
+
+    encoder = Encoder.load(str(tmp_path), trunks, threads=1)
+    rows = encoder.encode_texts(["red dress", "红色连衣裙"])
+    stored = load_file(tmp_path / "model.safetensors")
+    assert [p.what for p in seen[-6:]] == ["contrastive"] * 3 + ["captioning"] * 3
+    assert rows.shape == (2, 384)
+    np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-4)
+    assert not [name for name in stored if name.startswith(checkpoint.LOCKED)]
+    assert float(stored["image.projection.std"].min()) > 0
+    assert not torch.equal(stored["image.projection.mean"], torch.zeros(3360))
