@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -112,9 +113,12 @@ class Ingest:
     ) -> tuple[ImageRecord, bool]:
         """Put one picture whose bytes are given; (its record, whether it is new). All is on disk on return.
 
-        Raises ImageUnreadable, ImageTooLarge, ValueError (the key), Conflict.
+        Raises ImageUnreadable, ImageTooLarge, ValueError (the key, the words), Conflict.
         """
         check_key(item.key)
+        problem = _words_problem(item)
+        if problem:
+            raise ValueError(problem)
         decoded = self._decode(item, data, keep=True, bank=collection.is_bank, max_pixels=max_pixels)
         generation_id = self._generation(collection)
         report = IngestReport()
@@ -144,7 +148,7 @@ class Ingest:
         known = self._images.find(collection.collection_id, [i.key for i in items if i.problem is None])
         futures = []
         for item in items:
-            problem = item.problem or _key_problem(item.key, seen)
+            problem = item.problem or _key_problem(item.key, seen) or _words_problem(item)
             seen.add(item.key)
             if problem:
                 report.failed.append(Failure(item.key, problem))
@@ -260,6 +264,16 @@ def _key_problem(key: str, seen: set[str]) -> str | None:
     except ValueError as error:
         return str(error)
     return None
+
+
+def _words_problem(item: Item) -> str | None:
+    """NUL is no text to PostgreSQL, half of a surrogate pair (from JSON, or a path that is not UTF-8) to nobody."""
+    values = [
+        v for value in item.attributes.values() for v in (value if isinstance(value, list) else [value])
+    ]
+    words = [item.title, *item.captions, *item.attributes, *values, item.locator]
+    bad = next((found[0] for word in words if (found := re.search("[\0\ud800-\udfff]", str(word)))), None)
+    return None if bad is None else f"its words or its path hold {bad!r}, which is no character of text"
 
 
 def _unchanged(item: Item, known: ImageRecord, digest: str, source: str) -> bool:

@@ -22,6 +22,7 @@ from search.http.health import health_blueprint
 from search.http.images import KeyConverter, collections_blueprint, images_blueprint
 from search.http.moderation import moderation_blueprint
 from search.http.search import search_blueprint
+from search.messages import BadRequest
 from search.moderation import Moderation
 from search.web.pages import pages_blueprint
 from textmm.encoder import Encoder
@@ -91,6 +92,8 @@ def _handle_requests(app: Flask) -> None:
     @app.before_request
     def begin() -> None:
         g.request_id = new_request_id()
+        if any("\0" in part for part in (request.path, *request.args.values())):
+            raise BadRequest("the address holds a NUL character")
 
     @app.after_request
     def end(response: Response) -> Response:

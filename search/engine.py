@@ -7,7 +7,7 @@ import logging
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -397,9 +397,7 @@ class SearchEngine:
         return m.Collection(
             name=collection.name,
             bank=collection.is_bank,
-            limits=m.Limits(
-                near_copy=int(collection.limits["near_copy"]), similar=float(collection.limits["similar"])
-            ),
+            limits=limits_message(collection.limits),
             caption_style=collection.caption_style or "photo",
             images=images,
             texts=texts,
@@ -449,6 +447,14 @@ def image_message(record: ImageRecord, collection: str) -> m.Image:
         height=record.height,
         created_at=_iso(record.created_at),
         updated_at=_iso(record.updated_at),
+    )
+
+
+def limits_message(limits: Mapping[str, float]) -> m.Limits:
+    usual = m.Limits()
+    return m.Limits(
+        near_copy=int(limits.get("near_copy", usual.near_copy)),
+        similar=float(limits.get("similar", usual.similar)),
     )
 
 

@@ -16,13 +16,17 @@ T = TypeVar("T")
 Target = Literal["images", "texts"]
 Kind = Literal["exact", "near_copy", "similar"]
 AttributeValue = str | int | float | bool | list[str]
-Name = Annotated[str, Meta(min_length=1, max_length=64)]
-Key = Annotated[str, Meta(min_length=1, max_length=512)]
+NO_NUL = r"^[^\x00]*$"
+"""What a database takes as text."""
+Name = Annotated[str, Meta(min_length=1, max_length=64, pattern=NO_NUL)]
+Key = Annotated[str, Meta(min_length=1, max_length=512, pattern=NO_NUL)]
 Style = Annotated[str, Meta(min_length=1, max_length=64)]
 
 MAX_K = 1000
 MAX_TEXT = 20_000
 """Characters of a query or a text; the model reads its first tokens."""
+Text = Annotated[str, Meta(max_length=MAX_TEXT, pattern=NO_NUL)]
+Word = Annotated[str, Meta(pattern=NO_NUL)]
 
 
 class BadRequest(ValueError):
@@ -109,9 +113,9 @@ class SearchResponse(Response, kw_only=True, omit_defaults=True):
 class PutImageRequest(Request, kw_only=True):
     image: str | None = None
     """base64 or a data URI; as a file field in multipart"""
-    title: Annotated[str, Meta(max_length=MAX_TEXT)] | None = None
-    texts: list[Annotated[str, Meta(max_length=MAX_TEXT)]] = []
-    attributes: dict[str, AttributeValue] = {}
+    title: Text | None = None
+    texts: list[Text] = []
+    attributes: dict[Word, Word | int | float | bool | list[Word]] = {}
 
 
 class Image(Response, kw_only=True):
@@ -274,17 +278,23 @@ def to_json(message: object) -> bytes:
     return msgspec.json.encode(message)
 
 
+_WHERE = r" - at (?:`key` in )?`\$\.?([^`]*)`"
+"""How msgspec says where something is wrong."""
+
+
 def _bad(said: str) -> BadRequest:
     """msgspec's message -> ours, with the field: "… unknown field `x`", "… missing required field `x`", "… at
     `$.x`".
     """
     named = re.search(r"field `([^`]+)`", said)
-    where = re.search(r" - at `\$\.?([^`]*)`", said)
+    where = re.search(_WHERE, said)
     path = where and where[1].replace("[...]", "")  # msgspec's word for "some key of this object"
     param = ".".join(part for part in (path, named and named[1]) if part) or None
-    reason = re.sub(r" - at `[^`]*`", "", said)
+    reason = re.sub(_WHERE, "", said)
     if "unknown field" in said:
         return BadRequest(f"unknown field {param}", param)
     if "missing required field" in said:
         return BadRequest(f"{param} is missing", param)
+    if "matching regex" in said:
+        return BadRequest(f"{param or 'the body'} holds a NUL character", param)
     return BadRequest(f"{param or 'the body'}: {reason[:1].lower()}{reason[1:]}", param)

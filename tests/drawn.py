@@ -42,7 +42,7 @@ def encoded(image: Image.Image, kind: str = "PNG", **how: int) -> bytes:
 def write_pictures(folder: Path) -> Path:
     """PNGs and captions.csv (key, path, title, colour, shape, number); returns the CSV."""
     folder.mkdir(parents=True, exist_ok=True)
-    rows = []
+    rows: list[list[str | int]] = []
     for shape in SHAPES:
         for colour in COLOURS:
             name = f"{colour}-{shape}.png"

@@ -18,7 +18,7 @@ LIMITS = {"near_copy": 31.0, "similar": 0.9}
 
 def exact_vectors(rng: np.random.Generator, rows: int, dim: int = DIM) -> NDArray[np.float32]:
     """[rows, dim] of eighths, -1..1: float16 holds them, and sums of their products do not round in float32."""
-    return rng.integers(-8, 9, (rows, dim)).astype(np.float32) / 8
+    return rng.integers(-8, 9, (rows, dim)).astype(np.float32) / np.float32(8)
 
 
 def new_image(

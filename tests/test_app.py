@@ -1,23 +1,39 @@
+import base64
 import json
 import logging
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import httpx
 import pytest
-from flask import Flask
 
+from indexer.config import DatabaseConfig
 from indexer.database import Database
 from search.app import close, create_app
 from search.config import Config, ServerSection
-from textmm.encoder import Encoder
+from tests.drawn import draw, encoded
 from tests.refusals import refusal
+from textmm.encoder import Encoder
+
+RED = base64.b64encode(encoded(draw("circle", "red"))).decode()
 
 
 @pytest.fixture
 def wire(demo_server: str) -> Iterator[httpx.Client]:
     with httpx.Client(base_url=demo_server) as wire:
         yield wire
+
+
+@pytest.fixture
+def anywhere(bare_url: str, config: Config, encoder: Encoder) -> Iterator[httpx.Client]:
+    """A server over SQLite and one over PostgreSQL."""
+    app = create_app(replace(config, database=DatabaseConfig(url=bare_url)), encoder=encoder)
+    with httpx.Client(transport=httpx.WSGITransport(app=app), base_url="http://test") as http:
+        http.put("/v1/collections/shop")
+        yield http
+    close(app)
 
 
 @pytest.fixture
@@ -108,6 +124,38 @@ def test_a_slash_in_a_path_is_one_slash_however_it_is_written(wire: httpx.Client
     assert json.loads(twice.text)["error"]["message"] == "there is no image 'no%2Fsuch key'"
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "body", "param"),
+    [
+        ("PUT", "/v1/collections/shop/images/a", {"image": RED, "title": "a\0b"}, "title"),
+        ("PUT", "/v1/collections/shop/images/a", {"image": RED, "texts": ["a", "\0"]}, "texts[1]"),
+        ("PUT", "/v1/collections/shop/images/a", {"image": RED, "attributes": {"x": "a\0b"}}, "attributes"),
+        (
+            "PUT",
+            "/v1/collections/shop/images/a",
+            {"image": RED, "attributes": {"x": ["a\0b"]}},
+            "attributes[0]",
+        ),
+        ("PUT", "/v1/collections/shop/images/a", {"image": RED, "attributes": {"x\0": "a"}}, "attributes"),
+        ("PUT", "/v1/collections/shop/images/a%00b", {"image": RED}, None),
+        ("GET", "/v1/collections/shop/images/a%00b", None, None),
+        ("GET", "/v1/collections/shop/contents/a%00b", None, None),
+        ("GET", "/v1/collections/shop/images?after=%00", None, None),
+        ("GET", "/v1/collections/shop%00", None, None),
+        ("POST", "/v1/search", {"collection": "sh\0op", "text": "x"}, "collection"),
+        ("POST", "/v1/search", {"collection": "shop", "image_key": "a\0"}, "image_key"),
+        ("POST", "/v1/moderation/lookup", {"image": RED, "banks": ["a\0"]}, "banks[0]"),
+    ],
+)
+def test_a_nul_which_no_database_takes_is_refused_on_every_way_in(
+    anywhere: httpx.Client, method: str, path: str, body: dict[str, Any] | None, param: str | None
+) -> None:
+    answer = anywhere.request(method, path, json=body)
+
+    assert refusal(answer) == (400, "invalid_request", param)
+    assert "NUL" in answer.json()["error"]["message"]
+
+
 def test_an_app_makes_the_database_it_does_not_find(config: Config, encoder: Encoder) -> None:
     fresh = replace(config, data=config.data / "fresh")
 
@@ -117,7 +165,12 @@ def test_an_app_makes_the_database_it_does_not_find(config: Config, encoder: Enc
     assert (fresh.data / "textmm.sqlite").is_file()
 
 
-def test_a_closed_app_has_no_threads_left(app: Flask) -> None:
+def test_a_closed_app_leaves_no_thread_behind(config: Config, encoder: Encoder) -> None:
+    before = set(threading.enumerate())
+    app = create_app(config, encoder=encoder)
+    names = sorted(thread.name for thread in set(threading.enumerate()) - before)
+
     close(app)
 
-    assert app.extensions["engine"]._maintenance.is_alive() is False
+    assert names == ["inference", "inference", "maintenance"]
+    assert set(threading.enumerate()) - before == set()

@@ -1,9 +1,11 @@
+from typing import Any
+
 import numpy as np
 import pytest
 
 from indexer.attributes import AttributeIndex
 
-ROWS = {
+ROWS: dict[int, dict[str, Any]] = {
     2: {"gender": "Women", "price": 3, "sale": True},
     3: {"gender": "Men", "price": 3.0, "sale": 1},
     5: {"gender": "Women", "price": "3", "sale": "true"},

@@ -108,7 +108,7 @@ def test_a_model_id_changes_with_one_weight(
     other = TextMultiModalModel(TINY)
     other.load_state_dict(model.state_dict())
     with torch.no_grad():
-        other.logit_scale += 1e-4
+        other.logit_scale.add_(1e-4)
     checkpoint.save(tmp_path / "other", other, vocabulary, name="tiny")
 
     assert checkpoint.model_id(tmp_path / "other") != checkpoint.model_id(saved)
@@ -141,10 +141,10 @@ def test_a_model_without_a_decoder_has_no_captioner(tmp_path: Path, vocabulary: 
 
 def test_an_unknown_model_is_refused_with_what_there_is(tmp_path: Path) -> None:
     with pytest.raises(
-        ValueError, match="there is no model 'gone': give a folder with config.json or one of"
+        ValueError, match=r"there is no model 'gone': give a folder with config\.json or one of"
     ):
         checkpoint.load("gone", NO_TRUNKS)
-    with pytest.raises(ValueError, match="give a folder with config.json"):
+    with pytest.raises(ValueError, match=r"give a folder with config\.json"):
         checkpoint.load(str(tmp_path), NO_TRUNKS)
 
 

@@ -45,7 +45,7 @@ def test_a_file_that_is_gone_or_was_overwritten_is_never_served_as_the_one_that_
 
     with pytest.raises(FileNotFoundError, match="red-circle"):
         read(database, tmp_path, "red-circle.png")
-    with pytest.raises(OSError, match="'red-cross.png' has changed since it was indexed: index it again"):
+    with pytest.raises(OSError, match=r"'red-cross\.png' has changed since it was indexed: index it again"):
         read(database, tmp_path, "red-cross.png")
 
 
@@ -54,9 +54,9 @@ def test_through_the_api_lost_bytes_are_not_found_and_the_picture_is_still_searc
 ) -> None:
     (folder / "red-circle.png").unlink()
 
-    with pytest.raises(NotFound, match="'red-circle.png'"):
+    with pytest.raises(NotFound, match=r"'red-circle\.png'"):
         client.content("own", "red-circle.png")
-    with pytest.raises(NotFound, match="'red-circle.png'"):
+    with pytest.raises(NotFound, match=r"'red-circle\.png'"):
         client.caption(collection="own", image_key="red-circle.png")
     hits = client.search("a red circle", collection="own", k=1, captions=True).hits or []
     assert [(hit.key, hit.caption) for hit in hits] == [("red-circle.png", None)]

@@ -13,14 +13,16 @@ from flask import Flask
 from search.cli.main import cli
 from search.client import Client
 from search.config import Config
-from search.errors import HTTP_CODES, STATUS
-from search.openapi import ROUTES
+from search.errors import STATUS
+from search.openapi import ROUTES, Route
 from tests.conftest import ROOT
 from tests.drawn import draw
 from tests.test_cli_main import leaves
 
 DOCS = sorted((ROOT / "docs").glob("*.md"))
 WRITTEN = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *DOCS]
+FLASKS = {"internal", "method_not_allowed", "unsupported_media_type"}
+"""Codes of what no exception of ours stands for."""
 COMMANDS = [" ".join(words) for words in leaves(cli)]
 
 
@@ -33,7 +35,7 @@ def shell_lines(path: Path) -> Iterator[str]:
     """The `textmm …` lines in a page's code blocks, without their comments."""
     for block in fences(path):
         for line in block.splitlines():
-            if line.startswith("textmm "):
+            if re.match("textmm [a-z]", line):
                 yield line.partition(" #")[0].strip()
 
 
@@ -49,14 +51,13 @@ def test_every_route_of_the_app_is_in_openapi_and_the_other_way_round(app: Flask
 
 
 @pytest.mark.parametrize("route", ROUTES, ids=[f"{route.method} {route.path}" for route in ROUTES])
-def test_every_route_is_in_the_http_docs_with_its_method(route: object) -> None:
-    method, path = getattr(route, "method"), getattr(route, "path")  # noqa: B009
-
+def test_every_route_is_in_the_http_docs_with_its_method(route: Route) -> None:
     lines = (ROOT / "docs/http-api.md").read_text().splitlines()
-    assert [line for line in lines if f"{path}`" in line and method.upper() in line]
+
+    assert [line for line in lines if f"{route.path}`" in line and route.method.upper() in line]
 
 
-@pytest.mark.parametrize("code", sorted({code for _, code in STATUS.values()} | set(HTTP_CODES.values())))
+@pytest.mark.parametrize("code", sorted({code for _, code in STATUS.values()} | FLASKS))
 def test_every_error_code_is_in_the_http_docs(code: str) -> None:
     assert f"`{code}`" in (ROOT / "docs/http-api.md").read_text()
 
@@ -73,17 +74,11 @@ def test_config_toml_holds_every_setting_with_its_default_and_no_other() -> None
     assert Config.load(ROOT / "config.toml") == Config()
 
 
-def test_every_setting_in_config_toml_says_what_it_means() -> None:
-    lines = (ROOT / "config.toml").read_text().splitlines()
-
-    assert [line for line in lines if re.match(r"\w+ = ", line) and " # " not in line] == []
-
-
 @pytest.mark.parametrize("path", WRITTEN, ids=[path.name for path in WRITTEN])
 def test_every_command_line_in_the_docs_names_a_command_and_options_that_there_are(path: Path) -> None:
     for line in shell_lines(path):
-        words, command = line.split()[1:], cli
-        found: click.Command = command
+        words = line.split()[1:]
+        found: click.Command = cli
         while isinstance(found, click.Group) and words:
             inner = found.get_command(click.Context(found), words[0])
             assert inner is not None, line

@@ -197,7 +197,7 @@ def test_took_ms_adds_up(engine: SearchEngine) -> None:
     took = engine.search(SearchRequest(collection="shop", text="x", captions=True)).took_ms
 
     assert min(took.encode, took.search, took.rows, took.caption) > 0
-    assert took.encode + took.search + took.rows + took.caption <= took.total
+    assert took.encode + took.search + took.rows + took.caption <= took.total + 0.01  # each is rounded
 
 
 def test_an_engine_is_ready_until_it_is_closed(engine: SearchEngine) -> None:

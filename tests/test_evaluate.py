@@ -238,6 +238,7 @@ def test_captions_need_a_text_of_every_picture_and_a_style_of_the_model(
     [
         (["navy blue shirt", "blue shirt"], ["Navy Blue", "Blue"], 1.0),
         (["navy blue shirt", "blue shirt"], ["Blue", "Navy Blue"], 0.0),  # "navy blue" is not "blue"
+        (["blue grey shirt", "blue shirt"], ["Blue Grey", "Blue"], 1.0),
         (["a bluebird"], ["Blue"], 0.0),
         (["a shirt, blue."], ["Blue"], 1.0),
         (["red and blue", "blue"], ["Blue", None], 1.0),  # red is no known value here

@@ -58,12 +58,12 @@ def test_a_filter_allows_the_rows_that_a_loop_over_them_finds(
 
 
 def test_an_attribute_that_no_image_has_is_refused_with_those_that_there_are(index: AttributeIndex) -> None:
-    with pytest.raises(FilterError, match="the attribute 'colour'; there are: price, sale, size, tags$"):
+    with pytest.raises(FilterError, match=r"the attribute 'colour'; there are: price, sale, size, tags$"):
         allowed_ids({"size": "M", "colour": "red"}, index)
 
 
 def test_without_attributes_the_refusal_says_so() -> None:
-    with pytest.raises(FilterError, match="there are: none$"):
+    with pytest.raises(FilterError, match=r"there are: none$"):
         allowed_ids({"colour": "red"}, AttributeIndex())
 
 

@@ -130,7 +130,7 @@ def test_another_model_is_not_found_never_replaced(ai: openai.OpenAI) -> None:
 
 
 def test_what_openai_refuses_becomes_its_bad_request_error(ai: openai.OpenAI) -> None:
-    with pytest.raises(openai.BadRequestError, match="dimensions is 33, tiny-.* makes 32") as caught:
+    with pytest.raises(openai.BadRequestError, match=r"dimensions is 33, tiny-.* makes 32") as caught:
         ai.embeddings.create(model="tiny", input="a mug", dimensions=33)
 
     assert (caught.value.code, caught.value.param) == ("invalid_request", "dimensions")

@@ -10,9 +10,10 @@ import pytest
 from PIL import Image
 
 from search.client import Client
-from textmm.encoder import Encoder
 from tests.drawn import draw, encoded
+from tests.hostile import HOSTILE, Hostile
 from tests.refusals import refusal
+from textmm.encoder import Encoder
 
 PURPLE = encoded(Image.new("RGB", (40, 30), (120, 20, 140)))
 WIDE = encoded(draw("cross", "blue", side=800), "JPEG")
@@ -207,6 +208,24 @@ def test_bytes_come_back_as_they_were_put_with_their_own_type(
 
     assert (answer.content, answer.headers["Content-Type"]) == (data, media_type)
     assert answer.headers["Content-Security-Policy"] == "default-src 'none'"
+
+
+@pytest.mark.parametrize("hostile", HOSTILE, ids=[one.name for one in HOSTILE])
+def test_hostile_bytes_are_refused_as_what_they_are_and_harmless_ones_are_taken(
+    http: httpx.Client, hostile: Hostile
+) -> None:
+    put = http.put(f"{AT}/images/hostile", files={"image": hostile.data})
+    asked = http.post(
+        "/v1/search", files={"image": hostile.data, "request": (None, '{"collection": "shop"}')}
+    )
+
+    refused = {
+        "unreadable": (422, "image_unreadable", "image"),
+        "too_large": (413, "too_large", "image"),
+        "readable": None,
+    }[hostile.outcome]
+    assert [refusal(answer) if answer.is_error else None for answer in (put, asked)] == [refused] * 2
+    assert http.get(f"{AT}/contents/hostile").status_code == (404 if refused else 200)
 
 
 @pytest.mark.parametrize("what", ["contents", "thumbnails"])

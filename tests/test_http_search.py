@@ -1,6 +1,4 @@
 import base64
-import struct
-import zlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,6 +8,7 @@ import pytest
 
 from search.client import Client
 from tests.drawn import draw, encoded
+from tests.hostile import claiming
 from tests.refusals import refusal
 from textmm.encoder import Encoder
 
@@ -19,16 +18,6 @@ JPEG = encoded(draw("circle", "red"), "JPEG")
 
 def text_of(data: bytes) -> str:
     return base64.b64encode(data).decode()
-
-
-def claims_to_be(width: int, height: int) -> bytes:
-    """A PNG of a few bytes that unpacks to width x height pixels: a decompression bomb."""
-
-    def chunk(name: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
 
 
 @pytest.fixture
@@ -70,7 +59,7 @@ BAD_SEARCHES: list[tuple[dict[str, Any], tuple[int, str, str | None]]] = [
     ({"image": ""}, (422, "image_unreadable", "image")),
     ({"image": text_of(b"no picture")}, (422, "image_unreadable", "image")),
     ({"image": text_of(JPEG[:-200])}, (422, "image_unreadable", "image")),
-    ({"image": text_of(claims_to_be(10_000, 10_000))}, (413, "too_large", "image")),
+    ({"image": text_of(claiming(10_000, 10_000))}, (413, "too_large", "image")),
     ({"image": text_of(b"x" * 20_000_001)}, (413, "too_large", None)),
     ({"image": text_of(b"x" * 18_000_000 + b"\n" * 2_000_001)}, (413, "too_large", None)),
 ]

@@ -201,20 +201,21 @@ def test_broken_files_are_reported_by_name_and_reason_and_the_rest_is_in(
     (folder / "green-cross.png").write_text("no picture")
     (folder / "blue-circle.png").unlink()
     (folder / "blue-circle.png").symlink_to("nowhere.png")
-    os.rename(folder / "red-cross.png", os.fsencode(folder) + b"/caf\xe9.png")
-    Image.new("1", (20_000, 20_000)).save(folder / "yellow-cross.png")
+    (folder / "red-cross.png").rename(folder / os.fsdecode(b"caf\xe9.png"))
+    Image.new("1", (9_000, 9_000)).save(folder / "yellow-cross.png")
 
     report = run(ingest, folder, shop)
 
     unreadable = "not a picture we can read: "
-    assert sorted(report.failed, key=lambda f: f.key) == [
-        Failure("blue-circle.png", "cannot be read: No such file or directory"),
-        Failure("blue-cross.png", unreadable + "it is empty"),
-        Failure("caf\\xe9.png", "the file's name is not UTF-8: rename it"),
-        Failure("green-cross.png", unreadable + "none of JPEG, PNG, WEBP, GIF, BMP, TIFF, MPO"),
-        Failure("red-circle.png", unreadable + "truncated PNG"),
-        Failure("yellow-cross.png", "a picture of 20000 x 20000 pixels is over the limit of 64000000 pixels"),
-    ]
+    reasons = {failure.key: failure.reason for failure in report.failed}
+    assert reasons.pop("green-cross.png").startswith(unreadable + "none of JPEG, PNG, ")
+    assert reasons == {
+        "blue-circle.png": "cannot be read: No such file or directory",
+        "blue-cross.png": unreadable + "it is empty",
+        "caf\\xe9.png": "the file's name is not UTF-8: rename it",
+        "red-circle.png": unreadable + "truncated PNG",
+        "yellow-cross.png": "a picture of 9000 x 9000 pixels is over the limit of 64000000 pixels",
+    }
     assert report.added == len(Images(database).page(shop.collection_id)) == 10
     assert_sound(database)
 
@@ -267,21 +268,19 @@ def test_what_is_no_key_is_reported_with_the_reason(ingest: Ingest, shop: Collec
 
 
 @pytest.mark.parametrize(
-    ("words", "reason"),
+    ("words", "bad"),
     [
-        ({"title": "half \ud83d of one"}, r"its title holds '\ud83d', which is no character of text"),
-        ({"title": "a\0b"}, r"its title holds '\x00', which is no character of text"),
-        (
-            {"captions": ["fine", "\udcff"]},
-            r"one of its captions holds '\udcff', which is no character of text",
-        ),
-        ({"colour": "\ud800"}, r"its attributes hold '\ud800', which is no character of text"),
-        ({"tags": ["a", "\0"]}, r"its attributes hold '\x00', which is no character of text"),
-        ({"col\0our": "a"}, r"its attributes hold '\x00', which is no character of text"),
+        ({"title": "half \ud83d of one"}, r"'\ud83d'"),
+        ({"title": "a\0b"}, r"'\x00'"),
+        ({"captions": ["fine", "\udcff"]}, r"'\udcff'"),
+        ({"colour": "\ud800"}, r"'\ud800'"),
+        ({"tags": ["a", "\0"]}, r"'\x00'"),
+        ({"col\0our": 3}, r"'\x00'"),
+        ({"path": "red-circle\udcff.png", "key": "red-circle.png"}, r"'\udcff'"),
     ],
 )
 def test_words_that_no_database_could_keep_are_reported_and_the_rest_is_in(
-    ingest: Ingest, shop: Collection, folder: Path, words: dict[str, object], reason: str
+    ingest: Ingest, shop: Collection, folder: Path, words: dict[str, object], bad: str
 ) -> None:
     manifest = folder / "all.jsonl"
     rows = [{"path": "red-circle.png", **words}, {"path": "blue-cross.png", "title": "é 😀\n\t\u200d"}]
@@ -289,6 +288,7 @@ def test_words_that_no_database_could_keep_are_reported_and_the_rest_is_in(
 
     report = run(ingest, manifest, shop)
 
+    reason = f"its words or its path hold {bad}, which is no character of text"
     assert report.failed == [Failure("red-circle.png", reason)]
     assert report.added == 1
 
@@ -416,9 +416,9 @@ def test_what_cannot_be_put_is_refused_and_nothing_is_there(
         ingest.put(Item("a", ""), data[:100], shop)
     with pytest.raises(ImageTooLarge, match="64 x 64 pixels is over the limit of 1000 pixels"):
         ingest.put(Item("a", ""), data, shop, max_pixels=1000)
-    with pytest.raises(ValueError, match="empty, '.' or '..' part"):
+    with pytest.raises(ValueError, match=r"empty, '\.' or '\.\.' part"):
         ingest.put(Item("../a", ""), data, shop)
-    with pytest.raises(ValueError, match="its title holds"):
+    with pytest.raises(ValueError, match="its words or its path hold"):
         ingest.put(Item("a", "", "\0"), data, shop)
 
     assert Images(database).page(shop.collection_id) == []

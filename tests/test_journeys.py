@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -53,7 +54,7 @@ def serving(run: Run, tmp_path: Path) -> Serving:
     return serving
 
 
-def found(client: Client, text: str, **fields: object) -> list[str]:
+def found(client: Client, text: str, **fields: Any) -> list[str]:
     return [hit.key for hit in client.search(text, collection="shop", **fields).hits or []]
 
 

@@ -232,7 +232,7 @@ def test_a_poll_folds_what_is_worth_it_and_nothing_else(shop: Shop, indexes: Pat
     shop.put(new_image("4", ONE[0]))
     live.poll()
 
-    assert len(os.listdir(indexes)) == 2
+    assert len(list(indexes.iterdir())) == 2
     view = live.view(shop.collection)
     assert view is not None and view.images.vectors.tail_rows == 0
 
@@ -275,7 +275,7 @@ def test_losing_every_index_file_loses_nothing(shop: Shop, indexes: Path) -> Non
     shop.assert_answers(live.view(shop.collection))
     live.poll()
     shop.assert_answers(live.view(shop.collection))
-    assert len(os.listdir(indexes)) == 2  # built again
+    assert len(list(indexes.iterdir())) == 2  # built again
 
 
 @pytest.mark.parametrize("target", ["images", "texts"])
@@ -495,7 +495,7 @@ def test_a_process_that_is_killed_while_it_folds_leaves_the_old_index_or_the_new
         "a row is new": lambda: builds.files() - recorded,
     }[moment]
     for _ in range(3):
-        command = [sys.executable, "-c", FOLDER, shop.database.url, indexes]
+        command = [sys.executable, "-c", FOLDER, shop.database.url, str(indexes)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT) as folder:
             assert folder.stdout is not None and folder.stdout.readline() == b"ready\n"
             wait_for(has_come)

@@ -55,10 +55,8 @@ def pairs(shop: Path) -> Pairs:
 
 
 def same(one: Draw, other: Draw) -> bool:
-    return (
-        one.picture_ids.tolist() == other.picture_ids.tolist()
-        and one.text_ids.tolist() == other.text_ids.tolist()
-    )
+    pictures = np.array_equal(one.picture_ids, other.picture_ids)
+    return pictures and np.array_equal(one.text_ids, other.text_ids)
 
 
 def test_a_batch_depends_on_seed_stage_and_step_and_on_nothing_before_it(shop: Path, pairs: Pairs) -> None:

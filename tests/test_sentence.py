@@ -7,6 +7,8 @@ from textmm.sentence import BRANCH, CHUNK_ROWS, CHUNKS, WIDTH, SentenceEncoder
 
 JOINT = 3 * BRANCH
 
+Reals = NDArray[np.float64]
+
 
 def published_weights(rng: np.random.Generator) -> dict[str, NDArray[np.generic]]:
     def some(*shape: int) -> NDArray[np.float32]:
@@ -41,17 +43,16 @@ def encoder(weights: dict[str, NDArray[np.generic]]) -> SentenceEncoder:
     return encoder
 
 
-def layer_norm(
-    x: NDArray[np.floating], gain: NDArray[np.generic], bias: NDArray[np.generic]
-) -> NDArray[np.floating]:
+def layer_norm(x: Reals, gain: Reals, bias: Reals) -> Reals:
     mean, variance = x.mean(-1, keepdims=True), x.var(-1, keepdims=True)
-    out: NDArray[np.floating] = (x - mean) / np.sqrt(variance + 1e-6) * gain + bias
+    out: Reals = (x - mean) / np.sqrt(variance + 1e-6) * gain + bias
     return out
 
 
-def by_loop(w: dict[str, NDArray[np.generic]], ids: list[int]) -> NDArray[np.floating]:
+def by_loop(weights: dict[str, NDArray[np.generic]], ids: list[int]) -> Reals:
     """One sentence in numpy, token by token, in the names of the published file."""
-    table = [np.asarray(w[f"q{i % CHUNKS + 1}"][i // CHUNKS], np.float64) for i in ids]
+    w = {name: np.asarray(array, np.float64) for name, array in weights.items()}
+    table = [w[f"q{i % CHUNKS + 1}"][i // CHUNKS] for i in ids]
     x = np.stack(
         [row * w["scale"][i % CHUNKS] + w["lo"][i % CHUNKS] for row, i in zip(table, ids, strict=True)]
     )
@@ -59,7 +60,7 @@ def by_loop(w: dict[str, NDArray[np.generic]], ids: list[int]) -> NDArray[np.flo
     gains = [np.concatenate([w[f"{k}{n}"] for n in (2, 3, 5)]) for k in ("ln_g", "ln_b")]
     normed = np.split(layer_norm(projected, *gains), 3, axis=1)
 
-    def convolve(y: NDArray[np.floating], layer: int, n: int, left: int) -> NDArray[np.floating]:
+    def convolve(y: Reals, layer: int, n: int, left: int) -> Reals:
         out = []
         for t in range(len(ids)):
             window = [y[s] if 0 <= s < len(ids) else np.zeros(BRANCH) for s in range(t - left, t - left + n)]
@@ -74,7 +75,7 @@ def by_loop(w: dict[str, NDArray[np.generic]], ids: list[int]) -> NDArray[np.flo
     s = (states @ w["cnn_W"] + w["cnn_b"]).sum(0) / np.sqrt(len(ids))
     y1 = np.maximum(s @ w["p1"] + np.maximum(s @ w["d0"], 0) @ w["d1"], 0)
     z = np.tanh(y1 @ w["p3"] + np.maximum(y1 @ w["d2"], 0) @ w["d3"])
-    out: NDArray[np.floating] = z / np.linalg.norm(z)
+    out: Reals = z / np.linalg.norm(z)
     return out
 
 

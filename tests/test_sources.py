@@ -279,7 +279,7 @@ def test_samples_of_a_shard_come_with_their_words(tmp_path: Path) -> None:
         {
             "000.jpg": b"first",
             "000.json": json.dumps(words).encode(),
-            "sub/001.txt": "a dog\n".encode(),
+            "sub/001.txt": b"a dog\n",
             "sub/001.png": b"second",
             "002.webp": b"third",
         },
@@ -367,5 +367,5 @@ def test_a_member_that_ends_early_is_an_error_when_its_bytes_are_read(tmp_path: 
 
     with pytest.raises(OSError, match=r"s\.tar ends before byte 1012"):
         read_bytes(item.locator)
-    with pytest.raises(FileNotFoundError, match="gone.png"):
+    with pytest.raises(FileNotFoundError, match=r"gone\.png"):
         read_bytes(str(tmp_path / "gone.png"))

@@ -88,10 +88,9 @@ def test_training_lowers_both_losses(tiny: Path) -> None:
 def test_a_run_that_was_stopped_goes_on_with_the_losses_of_one_that_never_was(
     tmp_path: Path, pictures: Path, never_stopped: Path, stage: str, step: int
 ) -> None:
-    begun = train(SHORT, data=pictures, trunks=NO_TRUNKS, out=tmp_path)
-    for progress in begun:
+    for progress in train(SHORT, data=pictures, trunks=NO_TRUNKS, out=tmp_path):
         if (progress.what, progress.done) == (stage, step):
-            begun.close()
+            break
     stopped_at = len(logged(tmp_path))
 
     rest = run(SHORT, pictures, tmp_path)
@@ -106,10 +105,9 @@ def test_a_run_that_was_stopped_goes_on_with_the_losses_of_one_that_never_was(
 def test_a_run_that_was_killed_while_it_saved_goes_on_from_the_save_before(
     tmp_path: Path, pictures: Path, never_stopped: Path
 ) -> None:
-    begun = train(SHORT, data=pictures, trunks=NO_TRUNKS, out=tmp_path)
-    for progress in begun:
+    for progress in train(SHORT, data=pictures, trunks=NO_TRUNKS, out=tmp_path):
         if (progress.what, progress.done) == ("second", 4):
-            begun.close()
+            break
     half_written = (tmp_path / "training.pt").read_bytes()[:1000]
     (tmp_path / "training.pt.4711.partial").write_bytes(half_written)
 
@@ -268,7 +266,9 @@ def test_a_manifest_or_shards_train_a_model_that_loads(
 def test_pictures_without_words_are_refused_before_a_step(tmp_path: Path, pictures: Path) -> None:
     config = replace(SHORT, sources=(PairSource(source="", share=1.0),))
 
-    with pytest.raises(SourceError, match="no picture of it has a text, .* train on a manifest or on shards"):
+    with pytest.raises(
+        SourceError, match=r"no picture of it has a text, .* train on a manifest or on shards"
+    ):
         run(config, pictures, tmp_path)
 
 

@@ -204,7 +204,7 @@ class Pairs:
         for column in range(says.shape[1]):
             asked = says[None, :, column]
             true &= (asked < 0) | (asked == has[:, None, column])
-        true &= (says >= 0).any(axis=1)[None, :]
+        true &= np.any(says >= 0, axis=1)[None, :]
         true |= same
         return true
 

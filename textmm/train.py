@@ -26,7 +26,6 @@ from textmm.text import PretrainedText
 from textmm.tokenizers import BytePair, Tokenizer
 from textmm.trunk_cache import CachedInputs, LiveInputs, TrunkInputs
 
-
 LENGTH_GROUPS = 4
 """Parts of a captioning batch, by length: each is padded to its own longest caption. Halves the time of a step."""
 

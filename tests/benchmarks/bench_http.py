@@ -29,7 +29,7 @@ from indexer.files import Blobs
 from indexer.ingest import Ingest
 from indexer.live import LiveIndex
 from indexer.store.collections import Collections
-from search.cli.context import load_encoder, open_database
+from search.cli.context import load_encoder, opened_database
 from search.config import Config, ModelSection
 from tests.benchmarks.measure import median, percentile, print_json
 from textmm.drawings import draw_catalogue
@@ -53,7 +53,11 @@ def main() -> None:
         data = Path(temporary)
         trunks = str(Config().trunks.absolute())
         config = Config(data=data, model=ModelSection(trunks=trunks))
-        fill(config, arguments.data or str(draw_catalogue(data / "drawn", arguments.count, seed=5)), arguments.count)
+        fill(
+            config,
+            arguments.data or str(draw_catalogue(data / "drawn", arguments.count, seed=5)),
+            arguments.count,
+        )
         (data / "config.toml").write_text(f'[model]\ntrunks = "{trunks}"\n')
         server, url, ready_s = start(data)
         try:
@@ -75,16 +79,15 @@ def main() -> None:
 
 
 def fill(config: Config, source: str, count: int) -> None:
-    database = open_database(config)
-    encoder = load_encoder(config)
-    collection = Collections(database).create("shop", is_bank=False, limits={})
-    ingest = Ingest(database, encoder, Blobs(config.data / "blobs"), config.ingest)
-    for _ in ingest.run(itertools.islice(read_source(source), count), collection, source=source):
-        pass
-    live = LiveIndex(database, config.data / "indexes", config.index)
-    live.view(Collections(database).get("shop"))
-    live.poll()
-    database.close()
+    with opened_database(config) as database:
+        encoder = load_encoder(config)
+        collection = Collections(database).create("shop", is_bank=False, limits={})
+        ingest = Ingest(database, encoder, Blobs(config.data / "blobs"), config.ingest)
+        for _ in ingest.run(itertools.islice(read_source(source), count), collection, source=source):
+            pass
+        live = LiveIndex(database, config.data / "indexes", config.index)
+        live.view(Collections(database).get("shop"))
+        live.poll()
 
 
 def start(data: Path) -> tuple[subprocess.Popen[str], str, float]:
@@ -156,7 +159,9 @@ def rss_mb(pid: int) -> float:
 
 def imports_only_mb() -> float:
     code = "import torch, faiss, os; print('ready', flush=True); input()"
-    child = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    child = subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
     assert child.stdout is not None
     child.stdout.readline()
     mb = rss_mb(child.pid)

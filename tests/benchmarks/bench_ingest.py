@@ -39,13 +39,17 @@ def main() -> None:
     parser.add_argument("--data", default="", help="a source; without it drawn products")
     parser.add_argument("--count", type=int, default=600)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--profile", action="store_true", help="print where the writing and encoding thread spends")
+    parser.add_argument(
+        "--profile", action="store_true", help="print where the writing and encoding thread spends"
+    )
     arguments = parser.parse_args()
     encoder = load_encoder(Config())
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         source = arguments.data or str(draw_catalogue(folder / "drawn", arguments.count, seed=5))
-        titled = [replace(i, captions=(), title=i.title or i.key) for i in read_source(source)][: arguments.count]
+        titled = [replace(i, captions=(), title=i.title or i.key) for i in read_source(source)][
+            : arguments.count
+        ]
         bare = [replace(i, title=None) for i in titled]
         images = [encoder.fit(decode_image(read_bytes(i.locator))) for i in titled]
         titles = [i.title or "" for i in titled]

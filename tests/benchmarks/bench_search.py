@@ -34,7 +34,9 @@ def main() -> None:
     for count in arguments.rows:
         for row in measure(count, arguments.dim, arguments.queries):
             rows.append(row)
-            print(f"{count:8d} {row['what']:24} {row['recall']:7.3f} {row['p50_ms']:8.3f} {row['p95_ms']:8.3f}")
+            print(
+                f"{count:8d} {row['what']:24} {row['recall']:7.3f} {row['p50_ms']:8.3f} {row['p95_ms']:8.3f}"
+            )
     print_json("search", vars(arguments), {"results": rows})
 
 
@@ -59,7 +61,9 @@ def measure(count: int, dim: int, queries: int) -> list[dict[str, object]]:
         allowed = ids[passes]
         if len(allowed) >= K:
             name = f"filter, {100 * selectivity:g} % pass"
-            out.append(timed(name, lambda q, a=allowed: whole.search(q, K, allowed=a)[1], asked, vectors, passes))  # type: ignore[misc]
+            out.append(
+                timed(name, lambda q, a=allowed: whole.search(q, K, allowed=a)[1], asked, vectors, passes)
+            )  # type: ignore[misc]
     return [{"rows": count, **row} for row in out]
 
 

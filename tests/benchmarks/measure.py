@@ -23,7 +23,9 @@ def percentile(values: Sequence[float], share: float) -> float:
 
 def print_json(name: str, arguments: dict[str, Any], figures: dict[str, Any]) -> None:
     """The last line of every benchmark."""
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True
+    ).stdout.strip()
     row = {
         "benchmark": name,
         "commit": commit,
