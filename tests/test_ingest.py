@@ -178,6 +178,19 @@ def test_changed_words_replace_the_picture(
     assert_sound(database)
 
 
+def test_a_picture_that_another_source_names_belongs_to_that_one(
+    ingest: Ingest, database: Database, shop: Collection, folder: Path
+) -> None:
+    run(ingest, folder, shop)
+    circle = Item("red-circle.png", str(folder / "red-circle.png"))
+
+    (report,) = ingest.run([circle], shop, source="other")
+
+    assert counts(report) == (0, 1, 0)
+    assert Images(database).keys_of_source(shop.collection_id, "other") == {"red-circle.png"}
+    assert Images(database).keys_of_source(shop.collection_id, "test") == set(NAMES) - {"red-circle.png"}
+
+
 def test_words_that_many_pictures_share_belong_to_each(
     ingest: Ingest, database: Database, shop: Collection, folder: Path
 ) -> None:

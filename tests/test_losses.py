@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from textmm.config import named_model
-from textmm.losses import captioning_loss, contrastive_loss, identity_positives, next_words
+from textmm.losses import captioning_loss, contrastive_loss, next_words
 from textmm.model import TextMultiModalModel
 
 PAD = 0
@@ -95,17 +95,7 @@ def test_a_text_that_two_pictures_share_is_drawn_to_both_and_not_pushed_from_one
         return float(gradient[0] @ images[1])
 
     assert push_from_the_other_picture(torch.eye(3, dtype=torch.bool)) > 0
-    assert push_from_the_other_picture(identity_positives(torch.arange(3), text_ids)) < 0
-
-
-def test_pairs_of_one_picture_or_one_text_belong_together() -> None:
-    pictures, texts = [4, 4, 5, 6, 7], [1, 2, 2, 3, 1]
-    expected = [
-        [a == b or p == q for b, q in zip(pictures, texts, strict=True)]
-        for a, p in zip(pictures, texts, strict=True)
-    ]
-
-    assert identity_positives(torch.tensor(pictures), torch.tensor(texts)).tolist() == expected
+    assert push_from_the_other_picture(text_ids[:, None] == text_ids[None, :]) < 0
 
 
 def test_the_factor_on_cosines_never_exceeds_what_it_is_clamped_at() -> None:

@@ -30,11 +30,6 @@ def contrastive_loss(
     return (loss_i + loss_t) / 2
 
 
-def identity_positives(picture_ids: Tensor, text_ids: Tensor) -> Tensor:
-    """[n, n] bool: pairs that share the picture or the text are never negatives of each other."""
-    return (picture_ids[:, None] == picture_ids[None, :]) | (text_ids[:, None] == text_ids[None, :])
-
-
 def captioning_loss(logits: Tensor, words: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
     """Mean cross-entropy of next words [n] under logits [n, V]; `next_words` picks both out of a padded batch."""
     return F.cross_entropy(logits.float(), words, label_smoothing=label_smoothing)

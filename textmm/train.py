@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import math
 import os
 import time
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from textmm import checkpoint, trunk_cache
-from textmm.config import from_mapping, named_model
+from textmm.config import ModelConfig, from_mapping, named_model
 from textmm.image import CNN
 from textmm.losses import captioning_loss, contrastive_loss, next_words
 from textmm.model import TextMultiModalModel
@@ -108,8 +109,9 @@ def train(config: TrainConfig, *, data: Path, trunks: Path, out: Path) -> Iterat
     inputs: TrunkInputs
     if locked:
         tokenizer = load_tokenizer(architecture.text_cfg, trunks)
-        yield from _fill_cache(cache, model, pairs, tokenizer)
-        inputs = cached = CachedInputs(cache, pairs)
+        features = cache / _trunks_digest(architecture)
+        yield from _fill_cache(features, model, pairs, tokenizer)
+        inputs = cached = CachedInputs(features, pairs)
         _fit_heads(model, cached, config.seed)
     else:
         assert vocabulary is not None
@@ -213,6 +215,12 @@ def _vocabulary(model: TextMultiModalModel, pairs: Pairs, out: Path) -> BytePair
         context_length=decoder.context_length,
         styles=decoder.styles,
     )
+
+
+def _trunks_digest(architecture: ModelConfig) -> str:
+    """Names the folder of cached features by the towers that made them."""
+    said = f"{architecture.vision_cfg} {architecture.text_cfg}"
+    return hashlib.sha256(said.encode()).hexdigest()[:12]
 
 
 def _fill_cache(

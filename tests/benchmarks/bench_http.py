@@ -35,11 +35,56 @@ from tests.benchmarks.measure import median, percentile, print_json
 from textmm.drawings import draw_catalogue
 from textmm.sources import read_source
 
-WORDS = (
-    "black blue red green white navy grey brown pink purple striped plain casual formal sports ethnic leather cotton "
-    "shirt shoes watch bag dress jeans jacket belt cap socks sandals wallet saree kurta for men women boys girls with "
-    "pockets buttons straps heels laces zip logo print summer winter party office light dark small large"
-).split()
+COLOURS = (
+    "black",
+    "blue",
+    "red",
+    "green",
+    "white",
+    "navy",
+    "grey",
+    "brown",
+    "pink",
+    "purple",
+    "yellow",
+    "beige",
+)
+STYLES = (
+    "striped",
+    "plain",
+    "casual",
+    "formal",
+    "sports",
+    "ethnic",
+    "leather",
+    "cotton",
+    "printed",
+    "checked",
+)
+KINDS = (
+    "shirt",
+    "shoes",
+    "watch",
+    "bag",
+    "dress",
+    "jeans",
+    "jacket",
+    "belt",
+    "cap",
+    "socks",
+    "sandals",
+    "wallet",
+)
+FOR = (
+    "for men",
+    "for women",
+    "for boys",
+    "for girls",
+    "with pockets",
+    "with buttons",
+    "with heels",
+    "with a logo",
+)
 
 
 def main() -> None:
@@ -61,8 +106,8 @@ def main() -> None:
         (data / "config.toml").write_text(f'[model]\ntrunks = "{trunks}"\n')
         server, url, ready_s = start(data)
         try:
-            texts = unseen_texts()
-            rows = [load(url, clients, arguments.seconds, texts) for clients in arguments.clients]
+            numbers = itertools.count()
+            rows = [load(url, clients, arguments.seconds, numbers) for clients in arguments.clients]
             over = (rss_mb(server.pid) - imports_only_mb()) if Path("/proc").is_dir() else float("nan")
         finally:
             server.send_signal(signal.SIGTERM)
@@ -70,8 +115,8 @@ def main() -> None:
     print(f"ready after {ready_s:.1f} s; {over:.0f} MB above a process that imports torch and faiss")
     for row in rows:
         print(
-            f"{row['clients']:3d} clients: {row['requests_per_s']:6.1f} requests/s, total p50 {row['total_p50_ms']:6.2f}"
-            f" p95 {row['total_p95_ms']:6.2f} p99 {row['total_p99_ms']:6.2f} ms;"
+            f"{row['clients']:3d} clients: {row['requests_per_s']:6.1f} requests/s,"
+            f" total p50 {row['total_p50_ms']:6.2f} p95 {row['total_p95_ms']:6.2f} p99 {row['total_p99_ms']:6.2f} ms;"
             f" text encoding p50 {row['encode_p50_ms']:5.2f}, the rest p50 {row['rest_p50_ms']:5.2f} ms"
         )
     figures = {"ready_s": ready_s, "memory_over_imports_mb": over, "results": rows}
@@ -92,12 +137,9 @@ def fill(config: Config, source: str, count: int) -> None:
 
 def start(data: Path) -> tuple[subprocess.Popen[str], str, float]:
     started = time.perf_counter()
-    server = subprocess.Popen(
-        [sys.executable, "-m", "search.cli.main", "serve", "--port", "0", "--data", str(data)]
-        + ["--config", str(data / "config.toml")],
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    command = [sys.executable, "-m", "search.cli.main", "serve", "--port", "0"]
+    command += ["--data", str(data), "--config", str(data / "config.toml")]
+    server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     assert server.stderr is not None
     url = ""
     for line in server.stderr:
@@ -110,11 +152,14 @@ def start(data: Path) -> tuple[subprocess.Popen[str], str, float]:
     return server, url, time.perf_counter() - started
 
 
-def unseen_texts() -> itertools.count[int]:
-    return itertools.count()
+def unseen_text(number: int) -> str:
+    """No two numbers give the same words."""
+    rng = random.Random(number)
+    words = [rng.choice(part) for part in (STYLES, COLOURS, KINDS, FOR)]
+    return f"{' '.join(words)} {number}"
 
 
-def load(url: str, clients: int, seconds: float, texts: itertools.count[int]) -> dict[str, float]:
+def load(url: str, clients: int, seconds: float, numbers: itertools.count[int]) -> dict[str, float]:
     totals: list[float] = []
     rests: list[float] = []
     encodes: list[float] = []
@@ -123,8 +168,7 @@ def load(url: str, clients: int, seconds: float, texts: itertools.count[int]) ->
     def ask() -> None:
         with httpx.Client(base_url=url, timeout=60) as client:
             while time.perf_counter() < until:
-                rng = random.Random(next(texts))
-                body = {"collection": "shop", "text": " ".join(rng.sample(WORDS, 4))}
+                body = {"collection": "shop", "text": unseen_text(next(numbers))}
                 started = time.perf_counter()
                 answer = client.post("/v1/search", json=body).json()
                 total = (time.perf_counter() - started) * 1e3

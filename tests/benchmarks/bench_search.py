@@ -63,7 +63,7 @@ def measure(count: int, dim: int, queries: int) -> list[dict[str, object]]:
             name = f"filter, {100 * selectivity:g} % pass"
             out.append(
                 timed(name, lambda q, a=allowed: whole.search(q, K, allowed=a)[1], asked, vectors, passes)
-            )  # type: ignore[misc]
+            )
     return [{"rows": count, **row} for row in out]
 
 
