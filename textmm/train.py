@@ -27,6 +27,11 @@ from textmm.text import PretrainedText
 from textmm.tokenizers import BytePair, Tokenizer
 from textmm.trunk_cache import CachedInputs, LiveInputs, TrunkInputs
 
+
+class TrainingFailed(RuntimeError):
+    """The loss is no number any more; the message says where."""
+
+
 LENGTH_GROUPS = 4
 """Parts of a captioning batch, by length: each is padded to its own longest caption. Halves the time of a step."""
 
@@ -169,7 +174,7 @@ class _Run:
         weights = {"contrastive": stage.contrastive_loss_weight, "captioning": stage.caption_loss_weight}
         total = torch.stack([weights[k] * v for k, v in losses.items()]).sum()
         if not torch.isfinite(total):
-            raise RuntimeError(f"stage {stage.name}, step {step}: the loss is {float(total.detach())}")
+            raise TrainingFailed(f"stage {stage.name}, step {step}: the loss is {float(total.detach())}")
         total.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.model.parameters(), stage.grad_clip_norm)
         optimizer.step()

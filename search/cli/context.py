@@ -75,8 +75,11 @@ def _expected(error: Exception) -> bool:
 
     from indexer.errors import IndexerError
     from search.errors import NotReady, Overloaded
+    from textmm.pretrained import FetchFailed
+    from textmm.train import TrainingFailed
 
-    return isinstance(error, IndexerError | NotReady | Overloaded | ArgumentError | DBAPIError | RuntimeError)
+    known = IndexerError | NotReady | Overloaded | ArgumentError | DBAPIError | FetchFailed | TrainingFailed
+    return isinstance(error, known)
 
 
 def _first_line(error: Exception) -> str:
