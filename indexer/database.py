@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
+import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import resources
@@ -30,7 +32,7 @@ class Database:
         )
         self._engine = create_engine(url, pool_size=16, max_overflow=32, **options)
         if self.is_sqlite:
-            _prepare_sqlite(self._engine)
+            _prepare_sqlite(self._engine, busy_timeout_s)
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
@@ -83,16 +85,31 @@ def now() -> dt.datetime:
     return dt.datetime.now(dt.UTC)
 
 
-def _prepare_sqlite(engine: Any) -> None:
+def _prepare_sqlite(engine: Any, busy_timeout_s: float) -> None:
     @event.listens_for(engine, "connect")
     def pragmas(connection: Any, _: object) -> None:
         connection.isolation_level = None  # the driver must not begin transactions by itself
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "cache_size=-16000"):
+        _log_ahead(connection, busy_timeout_s)
+        for pragma in ("synchronous=FULL", "foreign_keys=ON"):
             connection.execute(f"PRAGMA {pragma}")
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if connection.info.get("write") else "BEGIN")
+
+
+def _log_ahead(connection: Any, busy_timeout_s: float) -> None:
+    """Turn the write-ahead log on. In a fresh file SQLite does not wait for others that do so too: we do."""
+    deadline = time.monotonic() + busy_timeout_s
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as error:
+            busy = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY  # the rest says why
+            if not busy or time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
 
 
 def _alembic() -> AlembicConfig:

@@ -33,6 +33,7 @@ from search.captions import Captioner
 from search.config import Config
 from search.contents import Contents
 from search.errors import NotReady
+from search.memory import give_back
 from search.messages import BadRequest
 from search.uploads import Uploads
 from textmm.encoder import Encoder
@@ -43,6 +44,7 @@ Rows = NDArray[np.float32]
 T = TypeVar("T")
 
 SWEEP_EVERY_S = 3600.0
+GIVE_BACK_EVERY_S = 5.0
 
 
 @dataclass
@@ -118,12 +120,16 @@ class SearchEngine:
 
     def _maintain(self) -> None:
         swept = time.monotonic() - SWEEP_EVERY_S
+        gave_back = 0.0
         while not self._stop.wait(self.config.index.poll_s):
             try:
                 self.live.poll()
                 if time.monotonic() - swept > SWEEP_EVERY_S:
                     swept = time.monotonic()
                     self._blobs.sweep(self.images.blobs_in_use())
+                if time.monotonic() - gave_back > GIVE_BACK_EVERY_S:
+                    gave_back = time.monotonic()
+                    give_back()
             except Exception:
                 logger.exception("maintenance failed; it is tried again")
 

@@ -64,6 +64,23 @@ def test_processes_that_upgrade_at_once_all_succeed(bare_url: str) -> None:
     assert [process.returncode for process in processes] == [0, 0, 0, 0], said
 
 
+def test_threads_that_open_a_fresh_sqlite_file_at_once_all_succeed(tmp_path: Path) -> None:
+    """SQLite itself does not wait for others while it turns a file's write-ahead log on."""
+    started = threading.Barrier(6)
+
+    def open_fresh(url: str) -> object:
+        database = Database(url)
+        started.wait()
+        with database.write() as connection:
+            mode = connection.exec_driver_sql("PRAGMA journal_mode").scalar()
+        database.close()
+        return mode
+
+    with ThreadPoolExecutor(6) as pool:
+        for i in range(120):
+            assert list(pool.map(open_fresh, [f"sqlite:///{tmp_path}/{i}.sqlite"] * 6)) == ["wal"] * 6
+
+
 def test_a_database_without_tables_is_refused_with_the_command_that_makes_them(bare_url: str) -> None:
     database = Database(bare_url)
 

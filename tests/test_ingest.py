@@ -557,6 +557,8 @@ def test_a_live_index_sees_the_collection_grow_while_another_process_indexes(
 def test_two_processes_that_index_the_same_source_at_once_put_everything_in_once(
     any_database: Database, command: list[str]
 ) -> None:
+    Collections(any_database).create("shop", is_bank=False, limits=LIMITS)
+
     processes = [started(command, any_database) for _ in range(2)]
     said = [process.communicate(timeout=300)[1] for process in processes]
 

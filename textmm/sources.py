@@ -15,8 +15,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as parquet
-
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 MANIFESTS = (".csv", ".tsv", ".parquet", ".jsonl", ".ndjson")
 PATH_COLUMNS = ("path", "image", "image_path", "file", "file_name", "filename", "filepath")
@@ -206,6 +204,8 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
     try:
         match path.suffix.lower():
             case ".parquet":
+                from pyarrow import parquet  # 30 MB that a server, which reads no manifests, does without
+
                 for batch in parquet.ParquetFile(path).iter_batches():
                     yield from batch.to_pylist()
             case ".jsonl" | ".ndjson":

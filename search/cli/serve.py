@@ -39,7 +39,9 @@ def run_server(config: Config) -> None:
     from cheroot.wsgi import Server
 
     from search.app import close, create_app
+    from search.memory import limit_arenas
 
+    limit_arenas()
     app = create_app(config, encoder=load_encoder(config))
     server = Server(
         (config.server.host, config.server.port),
