@@ -37,6 +37,16 @@ class AttributeIndex:
             postings[name] = merged
         return AttributeIndex(postings)
 
+    def only(self, ids: Ids) -> AttributeIndex:
+        """One that has these rows (ascending) alone, each value's in one array; values of no row are gone."""
+        postings: dict[str, dict[_Value, tuple[Ids, ...]]] = {}
+        for name, values in self._postings.items():
+            for value, parts in values.items():
+                kept = np.intersect1d(np.concatenate(parts), ids)
+                if len(kept):
+                    postings.setdefault(name, {})[value] = (kept,)
+        return AttributeIndex(postings)
+
     def equal(self, name: str, value: Any) -> Ids:
         """Ids whose attribute is, or as a list holds, this value. Ids of dead rows may be among them."""
         parts = self._postings.get(name, {}).get(_tagged(value), ())

@@ -161,9 +161,10 @@ class LiveIndex:
 
 
 def _on(view: View, segments: dict[Target, Segment]) -> View:
-    """The view with its rows in new segments and nothing in the tail; its attributes know the same rows."""
+    """The view with its rows in new segments and nothing in the tail; its attributes are those of the same rows."""
+    dim = view.generation.embed_dim
     targets = {
-        t: TargetView(VectorIndex(view.generation.embed_dim, segments[t]), view.target(t).attributes)
+        t: TargetView(VectorIndex(dim, segments[t]), view.target(t).attributes.only(segments[t].ids))
         for t in TARGETS
     }
     return replace(view, folded_seq=view.through_seq, images=targets["images"], texts=targets["texts"])

@@ -68,3 +68,14 @@ def test_an_attribute_is_of_its_first_values_type(index: AttributeIndex) -> None
 def test_ids_and_rows_of_different_number_are_refused() -> None:
     with pytest.raises(ValueError, match="shorter"):
         AttributeIndex().with_rows(np.array([1, 2]), [{"a": 1}])
+
+
+def test_only_some_rows_keep_their_values_and_the_rest_is_forgotten() -> None:
+    index = AttributeIndex().with_rows(np.array([1, 2]), [{"colour": "red"}, {"colour": "blue", "size": 3}])
+    index = index.with_rows(np.array([5]), [{"colour": "red"}])
+
+    kept = index.only(np.array([1, 5]))
+
+    assert kept.equal("colour", "red").tolist() == [1, 5]
+    assert kept.types() == {"colour": "string"}
+    assert index.equal("size", 3).tolist() == [2]

@@ -68,9 +68,11 @@ def ensure_collection(database: Database, name: str, *, bank: bool, caption_styl
     collections = Collections(database)
     there = collections.find(name)
     if there is None:
-        return collections.create(
-            name, is_bank=bank, limits=limits_dict(Limits()), caption_style=caption_style
-        )
+        limits = limits_dict(Limits())
+        try:
+            return collections.create(name, is_bank=bank, limits=limits, caption_style=caption_style)
+        except Conflict:  # another process was quicker
+            there = collections.get(name)
     if bank and not there.is_bank:
         raise Conflict(f"collection {name!r} exists and is no bank: choose another name")
     if caption_style is not None:
