@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, func, insert, select, update
+from sqlalchemy import Connection, Row, bindparam, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from indexer.database import Database, now
@@ -72,7 +72,7 @@ class Collections:
 
     def find(self, name: str) -> Collection | None:
         with self._database.read() as connection:
-            row = connection.execute(_select().where(collection.c.name == name)).first()
+            row = connection.execute(_NAMED, {"name": name}).first()
         return None if row is None else _collection(row)
 
     def all(self) -> list[Collection]:
@@ -158,6 +158,10 @@ def _select() -> Any:
         generation.c.embed_dim,
         generation.c.preprocessing,
     ).select_from(collection.outerjoin(generation, collection.c.generation_id == generation.c.id))
+
+
+_NAMED = _select().where(collection.c.name == bindparam("name"))
+"""Made once: every request asks it."""
 
 
 def _collection(row: Row[Any]) -> Collection:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Connection, Row, delete, insert, select, update
+from sqlalchemy import Connection, Row, bindparam, delete, insert, select, update
 
 from indexer.database import Database, now
 from indexer.errors import NotFound
@@ -77,6 +77,24 @@ class PutReport:
     """Keys"""
     updated: list[str] = field(default_factory=list)
     change_seq: int = 0
+
+
+# Every search asks one of these two: made once, since making a statement takes longer than running it.
+_ASKED = (
+    embedding.c.id.in_(bindparam("embedding_ids", expanding=True)),
+    embedding.c.dead_seq.is_(None),
+)
+_RECORDS = (
+    select(image, embedding.c.id.label("embedding_id"))
+    .join(embedding, embedding.c.image_id == image.c.id)
+    .where(*_ASKED)
+)
+_TEXT_RECORDS = (
+    select(image, embedding.c.id.label("embedding_id"), text.c.text)
+    .join(text, text.c.image_id == image.c.id)
+    .join(embedding, embedding.c.text_id == text.c.id)
+    .where(*_ASKED)
+)
 
 
 class Images:
@@ -172,11 +190,7 @@ class Images:
         out: dict[int, ImageRecord] = {}
         with self._database.read() as connection:
             for part in _parts(embedding_ids):
-                rows = connection.execute(
-                    select(image, embedding.c.id.label("embedding_id"))
-                    .join(embedding, embedding.c.image_id == image.c.id)
-                    .where(embedding.c.id.in_(part), embedding.c.dead_seq.is_(None))
-                )
+                rows = connection.execute(_RECORDS, {"embedding_ids": part})
                 out |= {row.embedding_id: _record(row) for row in rows}
         return out
 
@@ -185,12 +199,7 @@ class Images:
         out: dict[int, TextRecord] = {}
         with self._database.read() as connection:
             for part in _parts(embedding_ids):
-                rows = connection.execute(
-                    select(image, embedding.c.id.label("embedding_id"), text.c.text)
-                    .join(text, text.c.image_id == image.c.id)
-                    .join(embedding, embedding.c.text_id == text.c.id)
-                    .where(embedding.c.id.in_(part), embedding.c.dead_seq.is_(None))
-                )
+                rows = connection.execute(_TEXT_RECORDS, {"embedding_ids": part})
                 out |= {row.embedding_id: TextRecord(row.text, _record(row)) for row in rows}
         return out
 

@@ -39,10 +39,12 @@ def run_server(config: Config) -> None:
     from cheroot.wsgi import Server
 
     from search.app import close, create_app
-    from search.memory import limit_arenas
+    from search.memory import limit_arenas, loading
 
     limit_arenas()
-    app = create_app(config, encoder=load_encoder(config))
+    with loading():
+        encoder = load_encoder(config)
+    app = create_app(config, encoder=encoder)
     server = Server(
         (config.server.host, config.server.port),
         app,
