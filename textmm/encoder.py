@@ -18,7 +18,6 @@ from textmm.bert import Bert
 from textmm.checkpoint import LoadedModel
 from textmm.image import CNN, Encoded
 from textmm.model import TextMultiModalModel
-from textmm.sentence import SentenceEncoder
 from textmm.text import PretrainedText
 from textmm.transforms import fit, to_tensor
 
@@ -150,8 +149,7 @@ def _rows(parts: list[Tensor], embed_dim: int) -> NDArray[np.float32]:
 
 
 def _to_bfloat16(model: TextMultiModalModel) -> None:
-    """Locked trunks to bfloat16: the convolutions channels-last, the matrices of the text trunks. Heads
-    stay float32."""
+    """Locked trunks to bfloat16: the convolutions channels-last, BERT's matrices; heads stay float32."""
     image, text = model.image, model.text
     if isinstance(image, CNN):
         image.features.to(torch.bfloat16).to(memory_format=torch.channels_last)
@@ -159,8 +157,6 @@ def _to_bfloat16(model: TextMultiModalModel) -> None:
         for trunk in text.trunks:
             if isinstance(trunk, Bert):
                 trunk.to(torch.bfloat16)
-            elif isinstance(trunk, SentenceEncoder):
-                trunk.layers_to(torch.bfloat16)
 
 
 def _fast_bfloat16(device: torch.device) -> bool:

@@ -53,7 +53,6 @@ class SentenceEncoder(nn.Module):
         rows = tokens.clamp_min(0)
         chunk = rows % CHUNKS
         x = self.table[rows].float() * self.scale[chunk].unsqueeze(-1) + self.low[chunk].unsqueeze(-1)
-        x = x.to(self.project.weight.dtype)
         branches = self.norm(self.project(x)).chunk(len(BRANCHES), dim=-1)  # normed jointly
         out = [x]
         for i, (n, left) in enumerate(BRANCHES):
@@ -61,23 +60,14 @@ class SentenceEncoder(nn.Module):
             h = (F.relu(self.conv1[i](_windows(y, n, left))) + y) * real
             out.append(F.relu(self.conv2[i](_windows(h, n, left))) + h)
         states = self.norm_out(torch.cat(out, dim=-1)) * real  # [B, T, 1280]
-        return states, self._tail(states.float().sum(1), real.sum(1))
+        return states, self._tail(states.sum(1), real.sum(1))
 
     def _tail(self, total: Tensor, length: Tensor) -> Tensor:
         """Sum of states [B, 1280] and lengths [B, 1] -> features [B, 512]."""
-        dtype = self.pooled.weight.dtype
-        # The sum commutes with the linear map; divided first, it stays in a range that bfloat16 resolves.
-        root = length.clamp_min(1).sqrt()
-        s = (total / root).to(dtype) @ self.pooled.weight.T + (length / root).to(dtype) * self.pooled.bias
+        s = (total @ self.pooled.weight.T + length * self.pooled.bias) / length.clamp_min(1).sqrt()
         y1 = F.relu(self.p1(s) + self.d1(F.relu(self.d0(s))))
         z = torch.tanh(self.p3(y1) + self.d3(F.relu(self.d2(y1))))
-        return F.normalize(z.float(), dim=-1)
-
-    def layers_to(self, dtype: torch.dtype) -> None:
-        """Compute in another type; the embedding table and its scales stay what they are."""
-        for module in self.modules():
-            if isinstance(module, nn.Linear | nn.LayerNorm):
-                module.to(dtype)
+        return F.normalize(z, dim=-1)
 
     def load_published(self, weights: Mapping[str, NDArray[np.generic]]) -> None:
         """Read the published npz. Row id r lies in array q{r % 17 + 1} at r // 17. KeyError names what is

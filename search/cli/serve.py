@@ -39,12 +39,10 @@ def run_server(config: Config) -> None:
     from cheroot.wsgi import Server
 
     from search.app import close, create_app
-    from search.memory import limit_arenas, loading
+    from search.memory import limit_arenas
 
     limit_arenas()
-    with loading():
-        encoder = load_encoder(config)
-    app = create_app(config, encoder=encoder)
+    app = create_app(config, encoder=load_encoder(config))
     server = Server(
         (config.server.host, config.server.port),
         app,
