@@ -185,8 +185,8 @@ class Client:
         self,
         name: str,
         *,
-        bank: bool = False,
-        limits: m.Limits | None = None,
+        bank: bool | None = None,
+        limits: m.LimitChanges | None = None,
         caption_style: str | None = None,
     ) -> m.Collection:
         """Make it, or change the limits and style of the one there is."""

@@ -137,16 +137,24 @@ class ImageList(Response, kw_only=True):
     """give it back to get the next page; null at the end"""
 
 
-class Limits(Struct, forbid_unknown_fields=True, kw_only=True):
-    near_copy: Annotated[int, Meta(ge=0, le=256)] = 31
+class Limits(Response, kw_only=True):
+    near_copy: int = 31
     """Hamming distance of PDQ hashes, at most"""
-    similar: Annotated[float, Meta(ge=-1, le=1)] = 0.9
+    similar: float = 0.9
     """cosine, at least"""
 
 
+class LimitChanges(Request, kw_only=True):
+    """What is not named stays as it is."""
+
+    near_copy: Annotated[int, Meta(ge=0, le=256)] | None = None
+    similar: Annotated[float, Meta(ge=-1, le=1)] | None = None
+
+
 class PutCollectionRequest(Request, kw_only=True):
-    bank: bool = False
-    limits: Limits | None = None
+    bank: bool | None = None
+    """a new collection is none unless this says so; one that is there stays what it is"""
+    limits: LimitChanges | None = None
     caption_style: Style | None = None
     """style of its captions when a search names none"""
 

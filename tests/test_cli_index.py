@@ -183,7 +183,7 @@ def test_delete_without_keys_asks_before_the_whole_collection_goes(
     gone = run("delete", "mine")
 
     assert "delete collection mine with its 16 images?" in kept.out
-    assert (kept.code != 0, there.code) == (True, 0)
+    assert (kept.code, kept.err, there.code) == (1, "nothing deleted\n", 0)
     assert (gone.code, gone.out.endswith("mine: deleted with 16 images\n")) == (0, True)
     assert run("status", "mine").err == "textmm: there is no collection 'mine'\n"
 

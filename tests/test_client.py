@@ -182,7 +182,7 @@ def test_embed_gives_a_vector_for_each_input(client: Client, encoder: Encoder) -
 
 def test_collections_are_made_read_changed_and_deleted(client: Client) -> None:
     made = client.put_collection("known", bank=True)
-    changed = client.put_collection("known", bank=True, limits=m.Limits(near_copy=5))
+    changed = client.put_collection("known", bank=True, limits=m.LimitChanges(near_copy=5))
 
     assert (made.limits.near_copy, changed.limits.near_copy) == (31, 5)
     assert client.get_collection("known") == changed

@@ -87,8 +87,8 @@ def test_a_filter_knows_true_from_1_and_looks_into_lists(
     data = encoded(draw("circle", "red"))
     first = m.PutImageRequest(attributes={"new": True, "sizes": ["s", "m"], "price": 2.5})
     second = m.PutImageRequest(attributes={"new": False, "sizes": ["m", "xl"], "price": 3})
-    engine.put_image("shop", "a", first, image=data)
-    engine.put_image("shop", "b", second, image=data)
+    engine.catalogue.put_image("shop", "a", first, image=data)
+    engine.catalogue.put_image("shop", "b", second, image=data)
 
     found = engine.search(SearchRequest(collection="shop", text="x", k=18, filter=where))
 
@@ -97,7 +97,7 @@ def test_a_filter_knows_true_from_1_and_looks_into_lists(
 
 def test_a_filter_follows_a_picture_whose_attributes_changed(engine: SearchEngine) -> None:
     data = encoded(draw("circle", "red"))
-    engine.put_image(
+    engine.catalogue.put_image(
         "shop", "red-circle.png", m.PutImageRequest(attributes={"colour": "crimson"}), image=data
     )
 
@@ -130,7 +130,9 @@ def test_what_another_process_wrote_is_taken_up_by_itself(
 ) -> None:
     other_database = Database(config.database_url)
     other = SearchEngine(config, other_database, encoder)  # as another process would
-    other.put_image("shop", "new", m.PutImageRequest(title="new"), image=encoded(draw("circle", "red")))
+    other.catalogue.put_image(
+        "shop", "new", m.PutImageRequest(title="new"), image=encoded(draw("circle", "red"))
+    )
     other.close()
     other_database.close()
 
@@ -148,7 +150,7 @@ def test_a_collection_of_another_model_is_a_conflict_that_names_both(
     with pytest.raises(Conflict, match=said):
         engine.search(SearchRequest(collection="shop", text="x"))
     with pytest.raises(Conflict, match=said):
-        engine.put_image("shop", "a", m.PutImageRequest(), image=encoded(draw("circle", "red")))
+        engine.catalogue.put_image("shop", "a", m.PutImageRequest(), image=encoded(draw("circle", "red")))
 
 
 @pytest.mark.parametrize(
@@ -177,7 +179,7 @@ def test_a_picture_over_the_servers_pixel_limit_is_refused_where_it_asks_and_whe
 
     for ask in (
         lambda: engine.search(SearchRequest(collection="shop"), image=data),
-        lambda: engine.put_image("shop", "a", m.PutImageRequest(), image=data),
+        lambda: engine.catalogue.put_image("shop", "a", m.PutImageRequest(), image=data),
     ):
         with pytest.raises(ImageTooLarge, match="64 x 64 pixels is over the limit of 1000"):
             ask()
@@ -185,12 +187,12 @@ def test_a_picture_over_the_servers_pixel_limit_is_refused_where_it_asks_and_whe
 
 
 def test_deleting_says_which_keys_were_there(engine: SearchEngine) -> None:
-    assert sorted(engine.delete_images("shop", ["red-circle.png", "no", "red-cross.png"])) == [
+    assert sorted(engine.catalogue.delete_images("shop", ["red-circle.png", "no", "red-cross.png"])) == [
         "red-circle.png",
         "red-cross.png",
     ]
     with pytest.raises(NotFound, match="no collection 'no'"):
-        engine.delete_images("no", ["a"])
+        engine.catalogue.delete_images("no", ["a"])
 
 
 def test_took_ms_adds_up(engine: SearchEngine) -> None:

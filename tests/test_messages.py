@@ -81,7 +81,7 @@ def test_the_defaults_are_those_that_are_documented() -> None:
     [
         lambda: m.SearchRequest(collection="shop", vector=[0.5, -1.0], filter={"a": True, "b": 2, "c": "x"}),
         lambda: m.PutImageRequest(title="Mug", texts=["a", "b"], attributes={"sizes": ["s", "m"], "x": 1.5}),
-        lambda: m.PutCollectionRequest(bank=True, limits=m.Limits(near_copy=3)),
+        lambda: m.PutCollectionRequest(bank=True, limits=m.LimitChanges(near_copy=3)),
         lambda: m.EmbeddingsRequest(input=["a", 3, [1, 2]], model="tiny", dimensions=4),
         lambda: m.LookupRequest(image="aa", banks=["a"], kinds=["exact"]),
     ],

@@ -22,7 +22,7 @@ FIRST = encoded(PRODUCTS[0])
 RESAVED = encoded(PRODUCTS[0], "JPEG", quality=60)
 SMALLER = encoded(PRODUCTS[0].resize([round(side * 0.7) for side in PRODUCTS[0].size]))
 OTHER = encoded(PRODUCTS[4])
-NEVER = m.Limits(near_copy=31, similar=1)
+NEVER = m.LimitChanges(near_copy=31, similar=1)
 
 
 @pytest.fixture
@@ -78,7 +78,7 @@ def test_a_different_picture_matches_nothing(bank: Client) -> None:
 def test_the_answer_has_the_documented_shape_and_no_verdict(
     bank: Client, http: httpx.Client, encoder: Encoder
 ) -> None:
-    bank.put_collection("known", bank=True, limits=m.Limits(near_copy=31, similar=-1))
+    bank.put_collection("known", bank=True, limits=m.LimitChanges(near_copy=31, similar=-1))
 
     answer = http.post(
         "/v1/moderation/lookup", files={"image": FIRST, "request": (None, '{"banks": ["known"]}')}
@@ -117,7 +117,7 @@ def test_similar_is_every_item_within_the_banks_limit_closest_first(bank: Client
     ranked = sorted(((float(s), f"product-{i}") for i, s in enumerate(scores)), reverse=True)
     limit = (ranked[1][0] + ranked[2][0]) / 2  # lets two of the four in
 
-    bank.put_collection("known", bank=True, limits=m.Limits(similar=limit))
+    bank.put_collection("known", bank=True, limits=m.LimitChanges(similar=limit))
     matches = bank.look_up(OTHER, kinds=["similar"]).matches
 
     assert [match.key for match in matches] == [key for _, key in ranked[:2]]
@@ -125,7 +125,7 @@ def test_similar_is_every_item_within_the_banks_limit_closest_first(bank: Client
 
 
 def test_a_large_bank_gives_all_its_similar_items_not_the_first_few(client: Client) -> None:
-    client.put_collection("known", bank=True, limits=m.Limits(similar=-1))
+    client.put_collection("known", bank=True, limits=m.LimitChanges(similar=-1))
     small = encoded(draw("circle", "red", side=32))
     for i in range(70):
         client.put_image("known", f"item-{i:02}", small)
@@ -139,16 +139,16 @@ def test_another_limit_of_the_bank_gives_another_answer(bank: Client) -> None:
     (copy,) = bank.look_up(RESAVED, kinds=["near_copy"]).matches
     assert copy.distance
 
-    bank.put_collection("known", bank=True, limits=m.Limits(near_copy=copy.distance - 1, similar=1))
+    bank.put_collection("known", bank=True, limits=m.LimitChanges(near_copy=copy.distance - 1, similar=1))
     stricter = found(bank, RESAVED, kinds=["near_copy"])
-    bank.put_collection("known", bank=True, limits=m.Limits(near_copy=copy.distance, similar=1))
+    bank.put_collection("known", bank=True, limits=m.LimitChanges(near_copy=copy.distance, similar=1))
     just = found(bank, RESAVED, kinds=["near_copy"])
 
     assert (stricter, just) == ([], [("known", "product-0", "near_copy")])
 
 
 def test_near_copies_come_closest_first(bank: Client) -> None:
-    bank.put_collection("known", bank=True, limits=m.Limits(near_copy=256, similar=1))
+    bank.put_collection("known", bank=True, limits=m.LimitChanges(near_copy=256, similar=1))
 
     matches = bank.look_up(OTHER, kinds=["near_copy"]).matches
 
@@ -183,7 +183,7 @@ def test_an_empty_bank_matches_nothing(client: Client) -> None:
 def test_a_picture_too_plain_for_a_hash_is_no_near_copy_of_anything(bank: Client) -> None:
     plain = encoded(Image.new("RGB", (64, 64), (200, 200, 200)))
     bank.put_image("known", "plain", plain)
-    bank.put_collection("known", bank=True, limits=m.Limits(near_copy=256, similar=1))
+    bank.put_collection("known", bank=True, limits=m.LimitChanges(near_copy=256, similar=1))
 
     assert found(bank, plain, kinds=["exact", "near_copy"]) == [("known", "plain", "exact")]
     assert "plain" not in {key for _, key, _ in found(bank, FIRST, kinds=["near_copy"])}

@@ -62,13 +62,12 @@ def ensure_collection(database: Database, name: str, *, bank: bool, caption_styl
     """The collection, made when it is not there. Raises Conflict when bank was asked of a plain one."""
     from indexer.errors import Conflict
     from indexer.store.collections import Collections
-    from search.engine import limits_dict
-    from search.messages import Limits
+    from search.catalogue import changed_limits
 
     collections = Collections(database)
     there = collections.find(name)
     if there is None:
-        limits = limits_dict(Limits())
+        limits = changed_limits({})
         try:
             return collections.create(name, is_bank=bank, limits=limits, caption_style=caption_style)
         except Conflict:  # another process was quicker
@@ -178,8 +177,9 @@ def delete(collection: str, keys: tuple[str, ...], yes: bool, config: Config) ->
         found = collections.get(collection)
         if not keys:
             images, _ = collections.counts(found.collection_id)
-            if not yes:
-                click.confirm(f"delete collection {collection} with its {images} images?", abort=True)
+            if not yes and not click.confirm(f"delete collection {collection} with its {images} images?"):
+                click.echo("nothing deleted", err=True)
+                raise click.exceptions.Exit(1)
             collections.delete(collection)
             click.echo(f"{collection}: deleted with {images} images")
             return

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TypeVar
 
 from flask import Request, Response
-from werkzeug.exceptions import UnsupportedMediaType
+from werkzeug.exceptions import RequestEntityTooLarge, UnsupportedMediaType
 
 from search import messages as m
 from search.messages import BadRequest
@@ -18,10 +18,17 @@ def answer(message: object, status: int = 200) -> Response:
 
 
 def read_json(request: Request, kind: type[T]) -> T:
-    """The request in a JSON body; no body counts as {}. Raises BadRequest, UnsupportedMediaType."""
+    """The request in a JSON body; no body counts as {}.
+
+    Raises BadRequest, UnsupportedMediaType, RequestEntityTooLarge.
+    """
     if request.mimetype and not request.is_json:
         raise UnsupportedMediaType(f"the content type is {request.mimetype}: send application/json")
-    return m.parse(kind, request.get_data() or b"{}")
+    data = request.get_data()
+    limit = request.max_content_length
+    if request.content_length is None and limit is not None and len(data) >= limit:
+        raise RequestEntityTooLarge  # a chunked body is read up to the limit and cut there
+    return m.parse(kind, data or b"{}")
 
 
 def read(request: Request, kind: type[T]) -> tuple[T, bytes | None]:

@@ -30,28 +30,30 @@ def images_blueprint(engine: SearchEngine) -> Blueprint:
         limit = request.args.get("limit", "100")
         if not re.fullmatch(r"[0-9]{1,9}", limit):
             raise BadRequest(f"limit must be a number, got {limit[:20]!r}", "limit")
-        return answer(engine.list_images(collection, after=request.args.get("after", ""), limit=int(limit)))
+        return answer(
+            engine.catalogue.list_images(collection, after=request.args.get("after", ""), limit=int(limit))
+        )
 
     @bp.put("/<collection>/images/<key:key>")
     def put_image(collection: str, key: str) -> Response:
         message, image = read(request, m.PutImageRequest)
-        record, new = engine.put_image(collection, key, message, image=image)
+        record, new = engine.catalogue.put_image(collection, key, message, image=image)
         return answer(record, 201 if new else 200)
 
     @bp.get("/<collection>/images/<key:key>")
     def get_image(collection: str, key: str) -> Response:
-        return answer(engine.get_image(collection, key))
+        return answer(engine.catalogue.get_image(collection, key))
 
     @bp.delete("/<collection>/images/<key:key>")
     def delete_image(collection: str, key: str) -> Response:
-        if not engine.delete_images(collection, [key]):
+        if not engine.catalogue.delete_images(collection, [key]):
             raise NotFound("image", key)
         return Response(status=204)
 
     @bp.get("/<collection>/contents/<key:key>", defaults={"thumbnail": False})
     @bp.get("/<collection>/thumbnails/<key:key>", defaults={"thumbnail": True})
     def get_bytes(collection: str, key: str, thumbnail: bool) -> Response:
-        data, digest = engine.content(collection, key, thumbnail=thumbnail)
+        data, digest = engine.catalogue.content(collection, key, thumbnail=thumbnail)
         response = Response(data, mimetype=media_type(data))
         response.set_etag(digest)
         response.cache_control.no_cache = True  # ask each time: a replaced picture keeps its address
@@ -67,22 +69,21 @@ def collections_blueprint(engine: SearchEngine) -> Blueprint:
 
     @bp.get("")
     def list_collections() -> Response:
-        return answer(engine.list_collections())
+        return answer(engine.catalogue.list_collections())
 
     @bp.put("/<name>")
     def put_collection(name: str) -> Response:
         message = read_json(request, m.PutCollectionRequest)
-        made, new = engine.put_collection(name, message)
+        made, new = engine.catalogue.put_collection(name, message)
         return answer(made, 201 if new else 200)
 
     @bp.get("/<name>")
     def get_collection(name: str) -> Response:
-        return answer(engine.collection_message(engine.collections.get(name)))
+        return answer(engine.catalogue.collection_message(engine.collections.get(name)))
 
     @bp.delete("/<name>")
     def delete_collection(name: str) -> Response:
-        engine.collections.delete(name)
-        engine.live.poll()
+        engine.catalogue.delete_collection(name)
         return Response(status=204)
 
     return bp

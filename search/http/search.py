@@ -38,5 +38,5 @@ def caption(engine: SearchEngine, message: m.CaptionRequest, image: bytes | None
     if uploaded is not None:
         picture = engine.uploads.decode(engine.uploads.bytes_of(uploaded))
         return m.CaptionResponse(engine.captioner.caption(picture, message.style), engine.encoder.model_id)
-    found = engine.stored_caption(message.collection or "", message.image_key or "", message.style)
+    found = engine.catalogue.stored_caption(message.collection or "", message.image_key or "", message.style)
     return m.CaptionResponse(found, engine.encoder.model_id)

@@ -157,13 +157,13 @@ def look_up(engine: SearchEngine, asked: Asked) -> Shown:
     shown.filters = dict(typed(one, collection.attributes) for one in asked.filters)
     fetch = min(asked.k + 1, m.MAX_K)
     if not (asked.q or asked.like or asked.picture is not None or shown.filters):
-        images = engine.list_images(collection.name, after="", limit=fetch).images
+        images = engine.catalogue.list_images(collection.name, after="", limit=fetch).images
         _show_hits(shown, [_as_hit(image) for image in images], asked.k)
         shown.examples = examples(images)
         return shown
     query: dict[str, object] = {"collection": collection.name, "k": fetch, "filter": shown.filters}
     if asked.like:
-        shown.like = engine.get_image(collection.name, asked.like)
+        shown.like = engine.catalogue.get_image(collection.name, asked.like)
         query["image_key"] = asked.like
     elif asked.picture is None:
         query["text"] = asked.q or " ".join(map(value_text, shown.filters.values()))
@@ -183,7 +183,7 @@ def explain(engine: SearchEngine, asked: Asked, error: Exception, status: int) -
     said = str(error).strip().rstrip(".")
     found = engine.collections.find(asked.collection)
     return Shown(
-        collection=engine.collection_message(found) if found is not None else None,
+        collection=engine.catalogue.collection_message(found) if found is not None else None,
         error=f"{said[:1].upper()}{said[1:]}.",
         remedy=REMEDIES.get(status, ""),
     )
@@ -232,9 +232,9 @@ def value_text(value: m.AttributeValue) -> str:
 def _collection(engine: SearchEngine, name: str) -> m.Collection | None:
     """That of the name; without one, the first that holds pictures and is no bank. Raises NotFound."""
     if name:
-        return engine.collection_message(engine.collections.get(name))
+        return engine.catalogue.collection_message(engine.collections.get(name))
     there = sorted(engine.collections.all(), key=lambda c: (c.is_bank, c.generation is None, c.name))
-    return engine.collection_message(there[0]) if there else None
+    return engine.catalogue.collection_message(there[0]) if there else None
 
 
 def _show_hits(shown: Shown, hits: Sequence[m.Hit], k: int) -> None:

@@ -1,0 +1,99 @@
+"""From a search request to the vector that asks: words, a picture, a stored picture or a vector."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from indexer.errors import NotFound
+from indexer.store.collections import Collection
+from indexer.store.images import Images
+from search import messages as m
+from search.batching import Batching
+from search.contents import Contents
+from search.messages import BadRequest
+from search.uploads import Uploads
+from textmm.encoder import Encoder
+
+Rows = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Query:
+    vector: Rows
+    key: str | None = None
+    """Of the stored picture that asks; it is not among its own hits."""
+    picture: Callable[[], Image.Image] | None = None
+
+
+class Queries:
+    def __init__(
+        self, encoder: Encoder, batching: Batching, images: Images, uploads: Uploads, contents: Contents
+    ) -> None:
+        self._encoder, self._batching = encoder, batching
+        self._images, self._uploads, self._contents = images, uploads, contents
+
+    def of(self, request: m.SearchRequest, image: bytes | None, collection: Collection) -> Query:
+        """`image`: the bytes of an uploaded picture.
+
+        Raises BadRequest (not exactly one thing that asks), NotFound, ImageUnreadable, ImageTooLarge, Overloaded.
+        """
+        picture = request.image if image is None else image
+        given = {
+            "text": request.text,
+            "image": picture,
+            "image_key": request.image_key,
+            "vector": request.vector,
+        }
+        names = [name for name, value in given.items() if value is not None]
+        if len(names) != 1 or (image is not None and request.image is not None):
+            raise BadRequest(
+                f"give exactly one of text, image, image_key, vector; got {' and '.join(names) or 'none'}"
+            )
+        if request.text is not None:
+            return Query(self._encode_text(request.text))
+        if request.vector is not None:
+            return Query(self._checked_vector(request.vector))
+        if request.image_key is not None:
+            return self._stored(collection, request.image_key)
+        assert picture is not None
+        fitted = self._encoder.fit(self._uploads.decode(self._uploads.bytes_of(picture)))
+        return Query(self._batching.encode_images([fitted])[0], picture=lambda: fitted)
+
+    def _encode_text(self, text: str) -> Rows:
+        if not text.strip():
+            raise BadRequest("text is empty", "text")
+        row: Rows = self._batching.encode_texts([text])[0]
+        return row
+
+    def _checked_vector(self, vector: list[float]) -> Rows:
+        dim = self._encoder.embed_dim
+        if len(vector) != dim:
+            raise BadRequest(
+                f"vector has {len(vector)} numbers, {self._encoder.model_id} makes {dim}", "vector"
+            )
+        row = np.array(vector, dtype=np.float64)
+        largest = float(np.abs(row).max())
+        if not 0 < largest < np.inf:
+            raise BadRequest("vector must be finite and not zero", "vector")
+        row /= largest  # so that no square overflows
+        return (row / np.linalg.norm(row)).astype(np.float32)
+
+    def _stored(self, collection: Collection, key: str) -> Query:
+        record = self._images.get(collection.collection_id, key)
+        assert collection.generation is not None
+        vector = self._images.vector(record.image_id, collection.generation.generation_id)
+        if vector is None:
+            raise NotFound("image", key)
+
+        def picture() -> Image.Image:
+            try:
+                return self._encoder.fit(self._uploads.decode(self._contents.read(record)))
+            except OSError as error:
+                raise NotFound("image", key) from error
+
+        return Query(vector, key=key, picture=picture)
