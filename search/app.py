@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes
 
-from flask import Flask, Response, g, request
+from flask import Flask, Request, Response, g, request
 from werkzeug.exceptions import HTTPException
 
 from indexer.database import Database
@@ -88,12 +88,21 @@ def _with_slashes(app: WSGIApplication) -> WSGIApplication:
     return call
 
 
+def check_address(request: Request) -> None:
+    """Raises BadRequest: a key that is not UTF-8 or holds a NUL is refused, not read as another key."""
+    if any("\0" in part for part in (request.path, *request.args.values())):
+        raise BadRequest("the address holds a NUL character")
+    try:
+        request.environ["PATH_INFO"].encode("latin-1").decode()
+    except UnicodeDecodeError as error:
+        raise BadRequest(f"the address is not UTF-8: {request.path}") from error
+
+
 def _handle_requests(app: Flask) -> None:
     @app.before_request
     def begin() -> None:
         g.request_id = new_request_id()
-        if any("\0" in part for part in (request.path, *request.args.values())):
-            raise BadRequest("the address holds a NUL character")
+        check_address(request)
 
     @app.after_request
     def end(response: Response) -> Response:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from indexer.config import DatabaseConfig, IndexConfig, IngestConfig
-from textmm.config import from_mapping
+from textmm.config import check_positive, from_mapping
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,8 +25,7 @@ class ModelSection:
     """Folder of pretrained trunk weights; empty: DATA/trunks."""
 
     def __post_init__(self) -> None:
-        if self.threads < 1:
-            raise ValueError(f"model.threads must be at least 1, got {self.threads}")
+        check_positive("model", self, ("threads",))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,16 +50,8 @@ class ServerSection:
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:
             raise ValueError(f"server.port must be 0..65535, got {self.port}")
-        for name in (
-            "threads",
-            "max_body_bytes",
-            "max_image_bytes",
-            "max_image_pixels",
-            "max_inputs",
-            "queue",
-        ):
-            if getattr(self, name) < 1:
-                raise ValueError(f"server.{name} must be at least 1, got {getattr(self, name)}")
+        sizes = ("threads", "max_body_bytes", "max_image_bytes", "max_image_pixels", "max_inputs", "queue")
+        check_positive("server", self, sizes)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -82,6 +82,27 @@ def test_a_form_over_the_limit_is_refused_like_a_body(small: httpx.Client) -> No
     assert refusal(answer) == (413, "too_large", None)
 
 
+def test_a_chunked_body_over_the_limit_is_refused_too(wire: httpx.Client) -> None:
+    def chunks() -> Iterator[bytes]:
+        yield b'{"collection": "shop", "text": "'
+        for _ in range(26):
+            yield b"a" * 1_000_000
+        yield b'"}'
+
+    answer = wire.post("/v1/search", content=chunks(), headers={"Content-Type": "application/json"})
+
+    assert refusal(answer) == (413, "too_large", None)
+    assert answer.json()["error"]["message"] == "the body is too long, the limit is 25000000"
+
+
+@pytest.mark.parametrize("path", ["images/a%FF", "images/%C3", "contents/b%FF"])
+def test_a_key_that_is_not_utf_8_is_refused_and_not_read_as_another(wire: httpx.Client, path: str) -> None:
+    answer = wire.get(f"/v1/collections/shop/{path}")
+
+    assert refusal(answer) == (400, "invalid_request", None)
+    assert "is not UTF-8" in answer.json()["error"]["message"]
+
+
 def test_a_failure_that_nobody_foresaw_says_nothing_and_is_logged_under_its_request_id(
     http: httpx.Client, indexed: Database, caplog: pytest.LogCaptureFixture
 ) -> None:

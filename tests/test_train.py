@@ -98,7 +98,7 @@ def test_a_run_that_was_stopped_goes_on_with_the_losses_of_one_that_never_was(
     assert 0 < stopped_at < len(logged(never_stopped))
     assert len(rest) < 12
     assert logged(tmp_path) == logged(never_stopped)
-    for name in ("model.safetensors", "vocabulary.json", "config.json"):
+    for name in ("model.safetensors", "vocabulary.json", "config.json", "training.csv"):
         assert (tmp_path / name).read_bytes() == (never_stopped / name).read_bytes()
 
 

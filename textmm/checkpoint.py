@@ -41,11 +41,13 @@ def save(
     """Write the folder, each file whole. `half` stores float16."""
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {k: _stored(v, half) for k, v in model.state_dict().items() if not _locked(model, k)}
-    _write(folder / "model.safetensors", lambda path: save_file(tensors, path))
+    write_atomically(folder / "model.safetensors", lambda path: save_file(tensors, path))
     if vocabulary is not None:
-        _write(folder / "vocabulary.json", lambda path: path.write_text(vocabulary.vocabulary))
+        write_atomically(folder / "vocabulary.json", lambda path: path.write_text(vocabulary.vocabulary))
     config = {"name": name, "model": asdict(model.config)}
-    _write(folder / "config.json", lambda path: path.write_text(json.dumps(config, indent=2) + "\n"))
+    write_atomically(
+        folder / "config.json", lambda path: path.write_text(json.dumps(config, indent=2) + "\n")
+    )
 
 
 def load(name: str, trunks: Path) -> LoadedModel:
@@ -125,7 +127,8 @@ def _stored(tensor: Tensor, half: bool) -> Tensor:
     return tensor.half() if half and tensor.is_floating_point() else tensor.clone()
 
 
-def _write(path: Path, write: Callable[[Path], object]) -> None:
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """`write` fills a file beside it, which takes its place when it is on disk."""
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     write(partial)
     partial.chmod(0o644)
@@ -136,7 +139,7 @@ def _write(path: Path, write: Callable[[Path], object]) -> None:
 
 def save_training(path: Path, state: dict[str, object]) -> None:
     """What a run needs to go on: optimiser state and the step; written whole."""
-    _write(path, lambda partial: torch.save(state, partial))
+    write_atomically(path, lambda partial: torch.save(state, partial))
 
 
 def load_training(path: Path) -> dict[str, object]:

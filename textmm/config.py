@@ -37,7 +37,7 @@ class ImageConfig:
     def __post_init__(self) -> None:
         _one_of("vision_cfg.kind", self.kind, ("vit", "cnn"))
         _one_of("vision_cfg.resize_mode", self.resize_mode, ("squash", "shortest"))
-        _positive("vision_cfg", self, ("image_size", "width", "layers", "heads", "patch_size"))
+        check_positive("vision_cfg", self, ("image_size", "width", "layers", "heads", "patch_size"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +57,7 @@ class TextConfig:
 
     def __post_init__(self) -> None:
         _one_of("text_cfg.kind", self.kind, ("causal", "bert", "sentence", "pair"))
-        _positive("text_cfg", self, ("context_length", "vocab_size", "width", "layers", "heads"))
+        check_positive("text_cfg", self, ("context_length", "vocab_size", "width", "layers", "heads"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +72,7 @@ class DecoderConfig:
     """Ways to put a picture into words; each has its own start token."""
 
     def __post_init__(self) -> None:
-        _positive("multimodal_cfg", self, ("width", "layers", "heads", "vocab_size", "context_length"))
+        check_positive("multimodal_cfg", self, ("width", "layers", "heads", "vocab_size", "context_length"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +85,7 @@ class ModelConfig:
     """None: a model without words of its own (CLIP)."""
 
     def __post_init__(self) -> None:
-        _positive("model", self, ("embed_dim",))
+        check_positive("model", self, ("embed_dim",))
 
     @classmethod
     def parse(cls, data: Mapping[str, Any]) -> ModelConfig:
@@ -130,7 +130,8 @@ def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
         raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
 
 
-def _positive(where: str, config: object, names: tuple[str, ...]) -> None:
+def check_positive(where: str, config: object, names: tuple[str, ...]) -> None:
+    """ValueError names the first of these fields that is below 1."""
     for name in names:
         if getattr(config, name) < 1:
             raise ValueError(f"{where}.{name} must be at least 1, got {getattr(config, name)}")

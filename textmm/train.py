@@ -8,7 +8,7 @@ import math
 import os
 import time
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -125,6 +125,7 @@ def train(config: TrainConfig, *, data: Path, trunks: Path, out: Path) -> Iterat
 
     run = _Run(config, model, vocabulary, pairs, inputs)
     first_stage, first_step, state = _resume(out, model)
+    _forget_log(out / "training.csv", config.stages[:first_stage], first_step)
     for number, stage in enumerate(config.stages):
         if number < first_stage:
             continue
@@ -291,6 +292,22 @@ def _resume(out: Path, model: TextMultiModalModel) -> tuple[int, int, object | N
     model.load_state_dict(state["model"], strict=False)  # type: ignore[arg-type]
     stage, step = int(state["stage"]), int(state["step"])  # type: ignore[call-overload]
     return stage, step, state["optimizer"] if step else None
+
+
+def _forget_log(path: Path, done: Sequence[Stage], step: int) -> None:
+    """Drop the rows of steps that are done again: those after the last save."""
+    if not path.exists():
+        return
+    with path.open(newline="") as file:
+        head, *rows = csv.reader(file)
+    names = {stage.name for stage in done}
+    kept = [row for row in rows if row[0] in names or int(row[1]) <= step]
+
+    def write(partial: Path) -> None:
+        with partial.open("w", newline="") as file:
+            csv.writer(file).writerows([head, *kept])
+
+    checkpoint.write_atomically(path, write)
 
 
 def _log(path: Path, stage: str, step: int, losses: dict[str, float]) -> None:
