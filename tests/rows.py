@@ -7,10 +7,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sqlalchemy import func, select
 
 from indexer.database import Database
 from indexer.store.collections import Collection, Collections
 from indexer.store.images import NewImage
+from indexer.tables import embedding, image, text
 
 DIM = 8
 LIMITS = {"near_copy": 31.0, "similar": 0.9}
@@ -75,3 +77,18 @@ def assert_exact(
     assert [score_of[i] for i in ids.tolist()] == scores.tolist()
     answer = list(zip((-scores).tolist(), ids.tolist(), strict=True))
     assert answer == sorted(set(answer))
+
+
+def assert_sound(database: Database) -> None:
+    """Each image has one living vector and each text one, and no vector lives without its own."""
+    lives = embedding.c.dead_seq.is_(None)
+    with database.read() as connection:
+        for table, column in ((image, embedding.c.image_id), (text, embedding.c.text_id)):
+            joined = table.outerjoin(embedding, (column == table.c.id) & lives)
+            number = func.count(embedding.c.id)
+            wrong = select(table.c.id, number).select_from(joined).group_by(table.c.id).having(number != 1)
+            assert connection.execute(wrong).all() == []
+            orphans = select(embedding.c.id).where(
+                lives, column.is_not(None), column.not_in(select(table.c.id))
+            )
+            assert connection.execute(orphans).all() == []

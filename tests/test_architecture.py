@@ -86,6 +86,7 @@ def test_the_sdk_loads_nothing_heavier_than_httpx_and_msgspec() -> None:
     assert printed == "[]\n"
 
 
+@pytest.mark.slow
 def test_importing_the_whole_service_touches_no_file_and_starts_no_thread(tmp_path: Path) -> None:
     printed = fresh(
         f"import os, sys, threading\nsys.path.insert(0, os.getcwd())\nos.chdir({str(tmp_path)!r})\n"

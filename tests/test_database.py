@@ -64,6 +64,7 @@ def test_processes_that_upgrade_at_once_all_succeed(bare_url: str) -> None:
     assert [process.returncode for process in processes] == [0, 0, 0, 0], said
 
 
+@pytest.mark.slow
 def test_threads_that_open_a_fresh_sqlite_file_at_once_all_succeed(tmp_path: Path) -> None:
     """SQLite itself does not wait for others while it turns a file's write-ahead log on."""
     started = threading.Barrier(6)

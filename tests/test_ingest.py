@@ -1,32 +1,24 @@
-import csv
 import io
 import json
 import os
-import signal
-import subprocess
-import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
-from sqlalchemy import func, select
 
-from indexer.config import IndexConfig, IngestConfig
+from indexer.config import IngestConfig
 from indexer.database import Database
 from indexer.errors import Conflict
 from indexer.files import Blobs
 from indexer.hashing import perceptual_hash, sha256
 from indexer.ingest import Failure, Ingest, IngestReport
-from indexer.live import LiveIndex
 from indexer.store.collections import Collection, Collections
 from indexer.store.images import Images
-from indexer.tables import embedding, image, text
-from tests.deadline import wait_for
 from tests.drawn import COLOURS, SHAPES, draw, write_pictures
 from tests.full_disk import small_disk
-from tests.rows import LIMITS
+from tests.rows import LIMITS, assert_sound
 from textmm.encoder import Encoder
 from textmm.sources import Item, SourceError, read_source
 from textmm.transforms import ImageTooLarge, ImageUnreadable
@@ -66,21 +58,6 @@ def run(ingest: Ingest, items: Iterable[Item] | Path, into: Collection) -> Inges
 
 def counts(report: IngestReport) -> tuple[int, int, int]:
     return report.added, report.updated, report.unchanged
-
-
-def assert_sound(database: Database) -> None:
-    """Each image has one living vector and each text one, and no vector lives without its own."""
-    lives = embedding.c.dead_seq.is_(None)
-    with database.read() as connection:
-        for table, column in ((image, embedding.c.image_id), (text, embedding.c.text_id)):
-            joined = table.outerjoin(embedding, (column == table.c.id) & lives)
-            number = func.count(embedding.c.id)
-            wrong = select(table.c.id, number).select_from(joined).group_by(table.c.id).having(number != 1)
-            assert connection.execute(wrong).all() == []
-            orphans = select(embedding.c.id).where(
-                lives, column.is_not(None), column.not_in(select(table.c.id))
-            )
-            assert connection.execute(orphans).all() == []
 
 
 # -- what goes in ----------------------------------------------------------------------------------------
@@ -457,111 +434,3 @@ def test_a_full_disk_ends_a_run_with_its_error_and_the_next_run_goes_on(
 
     assert report.added + report.unchanged == 20
     assert_sound(database)
-
-
-# -- processes -------------------------------------------------------------------------------------------
-
-
-MANY = 1500
-
-
-@pytest.fixture
-def command(any_database: Database, tmp_path: Path, tiny: Path, pictures: Path) -> list[str]:
-    """`textmm index` of many pictures into `any_database`, with the tiny model and batches of 8."""
-    table = tmp_path / "many.csv"
-    with table.open("w", newline="") as file:
-        rows = [[f"k{i:04}", pictures / NAMES[i % 16], f"number {i}", i % 16] for i in range(MANY)]
-        csv.writer(file).writerows([["key", "path", "title", "kind"], *rows])
-    config = tmp_path / "config.toml"
-    config.write_text(
-        f"data = '{tmp_path}/data'\n[model]\nname = '{tiny}'\nthreads = 1\n[ingest]\nbatch_size = 8\n"
-    )
-    return [
-        *(sys.executable, "-m", "search.cli.main", "index", str(table)),
-        *("--collection", "shop", "--json", "--config", str(config)),
-    ]
-
-
-def started(command: list[str], database: Database) -> subprocess.Popen[str]:
-    environment = {**os.environ, "TEXTMM_DATABASE_URL": database.url, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-
-
-def finished(command: list[str], database: Database) -> tuple[int, int, list[object]]:
-    """(added, unchanged, failed)"""
-    process = started(command, database)
-    out, said = process.communicate(timeout=300)
-    assert process.returncode == 0, said
-    report = json.loads(out)
-    assert report["updated"] == 0
-    return report["added"], report["unchanged"], report["failed"]
-
-
-def there(database: Database) -> int:
-    """Pictures in collection `shop`"""
-    shop = Collections(database).find("shop")
-    return 0 if shop is None else Collections(database).counts(shop.collection_id)[0]
-
-
-@pytest.mark.slow
-def test_an_indexing_process_that_is_killed_again_and_again_loses_nothing_and_doubles_nothing(
-    any_database: Database, command: list[str]
-) -> None:
-    held = 0
-    for more in (1, 100, 333):
-        with started(command, any_database) as process:
-            wait_for(lambda more=more, held=held: there(any_database) >= held + more)  # type: ignore[misc]
-            process.kill()
-        assert process.returncode == -signal.SIGKILL
-        held = there(any_database)
-        assert held < MANY and held % 8 == 0  # batches are whole
-        assert_sound(any_database)
-
-    assert finished(command, any_database) == (MANY - held, held, [])
-    assert finished(command, any_database) == (0, MANY, [])
-
-    assert_sound(any_database)
-    shop = Collections(any_database).get("shop")
-    keys = [i.key for i in Images(any_database).page(shop.collection_id, limit=2 * MANY)]
-    assert keys == [f"k{i:04}" for i in range(MANY)]
-    assert Collections(any_database).counts(shop.collection_id) == (MANY, MANY)
-
-
-@pytest.mark.slow
-def test_a_live_index_sees_the_collection_grow_while_another_process_indexes(
-    any_database: Database, command: list[str], tmp_path: Path
-) -> None:
-    live = LiveIndex(any_database, tmp_path / "other", IndexConfig(fold_rows=200))
-    seen: list[int] = []
-
-    def look() -> bool:
-        live.poll()
-        shop = Collections(any_database).find("shop")
-        view = None if shop is None else live.view(shop)
-        seen.append(0 if view is None else view.images.vectors.count)
-        return seen[-1] == MANY
-
-    with started(command, any_database) as process:
-        wait_for(look, timeout_s=120)
-        _, said = process.communicate()
-
-    assert process.returncode == 0, said
-    assert seen == sorted(seen)
-    assert len(set(seen)) > 5
-    assert all(count % 8 == 0 for count in seen if count < MANY)  # whole batches only
-
-
-@pytest.mark.slow
-def test_two_processes_that_index_the_same_source_at_once_put_everything_in_once(
-    any_database: Database, command: list[str]
-) -> None:
-    Collections(any_database).create("shop", is_bank=False, limits=LIMITS)
-
-    processes = [started(command, any_database) for _ in range(2)]
-    said = [process.communicate(timeout=300)[1] for process in processes]
-
-    assert [process.returncode for process in processes] == [0, 0], said
-    assert there(any_database) == MANY
-    assert_sound(any_database)

@@ -149,6 +149,7 @@ def test_a_bank_is_filled_by_command_and_asked_over_http_for_a_copy(
     assert other == []
 
 
+@pytest.mark.slow
 def test_a_model_is_trained_measured_and_served(
     run: Run, serving: Serving, pictures: Path, tmp_path: Path
 ) -> None:
