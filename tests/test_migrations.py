@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import inspect, text
 
 from indexer.database import Database
@@ -61,6 +62,15 @@ def test_everything_of_a_collection_is_bound_to_go_with_it(any_database: Databas
         ("index_build", "collection", "CASCADE"),
         ("index_build", "generation", "CASCADE"),
     }
+
+
+def test_a_current_database_is_known_without_alembic_and_alembic_agrees(database: Database) -> None:
+    scripts = ScriptDirectory(str(ROOT / "migrations"))
+    with database.read() as connection:
+        (found,) = connection.execute(text("SELECT version_num FROM alembic_version")).scalars()
+
+    database.check()
+    assert found == scripts.get_current_head()
 
 
 @pytest.mark.slow
