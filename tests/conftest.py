@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import threading
 from collections.abc import Iterator
@@ -55,6 +56,10 @@ TINY = TrainConfig(
     save_every=1000,
     threads=1,
 )
+
+
+for name in [name for name in os.environ if name.startswith("TEXTMM_")]:
+    del os.environ[name]  # whoever runs the tests may have a service of their own
 
 
 def pytest_report_header() -> str:
