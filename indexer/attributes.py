@@ -1,66 +1,232 @@
-"""Attribute values beside the index: which embeddings have a value. Immutable; a change makes a new one."""
+"""Typed attributes beside the index: a type a name, and columns of the values. Immutable; a change makes a new one."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+import datetime as dt
+import math
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from indexer.columns import Column, Lists, Mask, Numbers, Stored, Words
+
 Ids = NDArray[np.int64]
-_Value = tuple[str, object]
+Type = Literal["string", "number", "bool", "datetime", "strings"]
+TYPES: tuple[Type, ...] = get_args(Type)
+LARGEST_EXACT = 2**53
+"""A float64 holds whole numbers exactly up to here; longer ones are identifiers, kept as strings."""
+_TIME = re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d{1,6})?)?(Z|[+-]\d\d:?\d\d)?)?")
 
 
+def type_of(value: Any) -> Type:
+    """What a value says of its attribute's type. An ISO 8601 date, with or without a time, is a datetime."""
+    match value:
+        case bool():
+            return "bool"
+        case int() | float():
+            return "number" if abs(value) <= LARGEST_EXACT else "string"
+        case list():
+            return "strings"
+        case _:
+            return "datetime" if _seconds(str(value)) is not None else "string"
+
+
+def widened(one: Type | None, other: Type) -> Type:
+    """The type that holds values of both: anything is a string, or one of a list of them."""
+    if one is None or one == other:
+        return other
+    return "strings" if "strings" in (one, other) else "string"
+
+
+def stored(value: Any, kind: Type) -> Stored:
+    """The value as a column of this type keeps it. ValueError says why it cannot be one."""
+    return None if value is None else _STORED[kind](value)
+
+
+def _number(value: Any) -> float:
+    try:
+        number = math.nan if isinstance(value, bool | list) else float(value)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise ValueError("is no number")
+    return number
+
+
+def _time(value: Any) -> float:
+    seconds = _seconds(value) if isinstance(value, str) else None
+    if seconds is None:
+        raise ValueError("is no date or time like 2026-01-31 or 2026-01-31T09:30:00Z")
+    return seconds
+
+
+def _truth(value: Any) -> str:
+    if text_of(value) not in ("true", "false"):
+        raise ValueError("is neither true nor false")
+    return text_of(value)
+
+
+def _word(value: Any) -> str:
+    if isinstance(value, list):
+        raise ValueError("is a list")
+    return text_of(value)
+
+
+def _list(value: Any) -> list[str]:
+    return [text_of(v) for v in value] if isinstance(value, list) else [text_of(value)]
+
+
+_STORED: dict[Type, Callable[[Any], Stored]] = {
+    "string": _word,
+    "number": _number,
+    "bool": _truth,
+    "datetime": _time,
+    "strings": _list,
+}
+
+
+def text_of(value: Any) -> str:
+    """A value as a string: true, 3 and not 3.0, and strings as they are."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return str(value)
+
+
+def shown(value: float | str, kind: Type) -> str | float | bool:
+    """A stored value as JSON shows it."""
+    if kind == "bool":
+        return value == "true"
+    if kind == "datetime":
+        at = dt.datetime.fromtimestamp(float(value), dt.UTC).isoformat()
+        return at.replace("+00:00", "Z")
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value
+
+
+@dataclass(frozen=True)
+class Part:
+    """Rows that came together, ids ascending. A name without a column: none of these rows has it."""
+
+    ids: Ids
+    columns: Mapping[str, Column]
+
+    def column(self, name: str) -> Column | None:
+        return self.columns.get(name)
+
+
+@dataclass(frozen=True)
 class AttributeIndex:
-    """(attribute, value) -> the embedding ids that have it. A list holds each of its elements."""
-
-    def __init__(self, postings: Mapping[str, Mapping[_Value, tuple[Ids, ...]]] | None = None) -> None:
-        self._postings = postings or {}
+    types: Mapping[str, Type]
+    parts: tuple[Part, ...] = ()
 
     @property
     def names(self) -> list[str]:
-        return sorted(self._postings)
+        return sorted(self.types)
 
-    def with_rows(self, ids: Ids, attributes: Iterable[Mapping[str, Any]]) -> AttributeIndex:
-        """One that has these rows too."""
-        new: dict[str, dict[_Value, list[int]]] = {}
-        for embedding_id, row in zip(ids.tolist(), attributes, strict=True):
-            for name, value in row.items():
-                for one in value if isinstance(value, list) else [value]:
-                    new.setdefault(name, {}).setdefault(_tagged(one), []).append(embedding_id)
-        postings = dict(self._postings)
-        for name, values in new.items():
-            merged = dict(postings.get(name, {}))
-            for value, found in values.items():
-                merged[value] = (*merged.get(value, ()), np.array(found, dtype=np.int64))
-            postings[name] = merged
-        return AttributeIndex(postings)
+    @property
+    def count(self) -> int:
+        return sum(len(part.ids) for part in self.parts)
+
+    def with_rows(self, ids: Ids, attributes: Sequence[Mapping[str, Any]]) -> AttributeIndex:
+        """One that has these rows too, ids ascending and above those that are there.
+
+        Parts of like size are joined, so there are few of them and a row is copied a few times only.
+        """
+        if len(ids) != len(attributes):
+            raise ValueError(f"{len(ids)} ids for {len(attributes)} rows of attributes")
+        if not len(ids):
+            return self
+        parts = [*self.parts, _part(ids, attributes, self.types)]
+        while len(parts) > 1 and len(parts[-2].ids) <= 2 * len(parts[-1].ids):
+            parts[-2:] = [_joined(parts[-2], parts[-1], self.types)]
+        return AttributeIndex(self.types, tuple(parts))
+
+    def with_types(self, types: Mapping[str, Type]) -> AttributeIndex:
+        """One of more types; those that there are must be the same."""
+        return AttributeIndex(types, self.parts)
 
     def only(self, ids: Ids) -> AttributeIndex:
-        """One that has these rows (ascending) alone, each value's in one array; values of no row are gone."""
-        postings: dict[str, dict[_Value, tuple[Ids, ...]]] = {}
-        for name, values in self._postings.items():
-            for value, parts in values.items():
-                kept = np.intersect1d(np.concatenate(parts), ids)
-                if len(kept):
-                    postings.setdefault(name, {})[value] = (kept,)
-        return AttributeIndex(postings)
+        """One that has these rows (ascending) alone, in one part."""
+        kept = [part for part in (_taken(p, _is_in(p.ids, ids)) for p in self.parts) if len(part.ids)]
+        while len(kept) > 1:
+            kept[-2:] = [_joined(kept[-2], kept[-1], self.types)]
+        return AttributeIndex(self.types, tuple(kept))
 
-    def equal(self, name: str, value: Any) -> Ids:
-        """Ids whose attribute is, or as a list holds, this value. Ids of dead rows may be among them."""
-        parts = self._postings.get(name, {}).get(_tagged(value), ())
-        return np.unique(np.concatenate(parts)) if parts else np.empty(0, dtype=np.int64)
+    def ids_of(self, masks: Iterable[Mask]) -> Ids:
+        """Ids of the rows of a mask a part, ascending."""
+        chosen = [part.ids[mask] for part, mask in zip(self.parts, masks, strict=True)]
+        return np.concatenate(chosen) if chosen else np.empty(0, dtype=np.int64)
 
-    def types(self) -> dict[str, str]:
-        """Attribute -> string, number or bool; the first value's."""
-        return {name: next(iter(values))[0] for name, values in sorted(self._postings.items())}
+    def without(self, masks: Iterable[Mask], dead: Ids) -> Iterator[Mask]:
+        """The masks without the rows of these ids (ascending)."""
+        for part, mask in zip(self.parts, masks, strict=True):
+            if len(dead):
+                at = np.searchsorted(part.ids, dead)
+                at = at[at < len(part.ids)]
+                mask = mask.copy()
+                mask[at[_is_in(part.ids[at], dead)]] = False
+            yield mask
 
 
-def _tagged(value: Any) -> _Value:
-    """Keep true apart from 1; 3 and 3.0 are one number."""
-    if isinstance(value, bool):
-        return "bool", value
-    if isinstance(value, int | float):
-        return "number", value
-    return "string", str(value)
+def _part(ids: Ids, rows: Sequence[Mapping[str, Any]], types: Mapping[str, Type]) -> Part:
+    names = dict.fromkeys(name for row in rows for name in row if name in types)
+    columns = {}
+    for name in names:
+        columns[name] = _kind(types[name]).of([_value(row.get(name), types[name]) for row in rows])
+    return Part(ids, columns)
+
+
+def _value(value: Any, kind: Type) -> Stored:
+    """A value that is not of the type which was declared later counts as none."""
+    try:
+        return stored(value, kind)
+    except ValueError:
+        return None
+
+
+def _kind(kind: Type) -> type[Numbers] | type[Words] | type[Lists]:
+    if kind in ("number", "datetime"):
+        return Numbers
+    return Lists if kind == "strings" else Words
+
+
+def _joined(one: Part, later: Part, types: Mapping[str, Type]) -> Part:
+    columns: dict[str, Column] = {}
+    for name in dict.fromkeys([*one.columns, *later.columns]):
+        kind = _kind(types[name])
+        a = one.columns.get(name) or kind.of([None] * len(one.ids))
+        b = later.columns.get(name) or kind.of([None] * len(later.ids))
+        columns[name] = a.and_then(b)  # type: ignore[arg-type]
+    return Part(np.concatenate([one.ids, later.ids]), columns)
+
+
+def _taken(part: Part, mask: Mask) -> Part:
+    columns = {name: column.take(mask) for name, column in part.columns.items()}
+    return Part(part.ids[mask], {name: c for name, c in columns.items() if c.exists().any()})
+
+
+def _seconds(text: str) -> float | None:
+    if not _TIME.fullmatch(text):
+        return None
+    try:
+        at = dt.datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return (at if at.tzinfo else at.replace(tzinfo=dt.UTC)).timestamp()
+
+
+def _is_in(ids: Ids, those: Ids) -> Mask:
+    """For each of `ids` whether it is among `those` (ascending)."""
+    if not len(those):
+        return np.zeros(len(ids), dtype=bool)
+    at = np.searchsorted(those, ids)
+    at[at == len(those)] = 0
+    found: Mask = those[at] == ids
+    return found

@@ -26,3 +26,7 @@ class Conflict(IndexerError):
 
 class DatabaseTooOld(IndexerError):
     pass
+
+
+class BadItem(IndexerError, ValueError):
+    """Words or attributes that cannot be kept; the message says which and why."""

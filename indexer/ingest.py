@@ -13,8 +13,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from PIL import Image
 
+from indexer.attributes import stored, text_of
 from indexer.config import IngestConfig
 from indexer.database import Database
+from indexer.errors import BadItem
 from indexer.files import Blobs
 from indexer.hashing import MIN_QUALITY, perceptual_hash, sha256
 from indexer.naming import check_key
@@ -113,12 +115,12 @@ class Ingest:
     ) -> tuple[ImageRecord, bool]:
         """Put one picture whose bytes are given; (its record, whether it is new). All is on disk on return.
 
-        Raises ImageUnreadable, ImageTooLarge, ValueError (the key, the words), Conflict.
+        Raises ImageUnreadable, ImageTooLarge, ValueError (the key), BadItem (words, attributes), Conflict.
         """
         check_key(item.key)
-        problem = _words_problem(item)
+        problem = _words_problem(item) or _type_problem(item, collection)
         if problem:
-            raise ValueError(problem)
+            raise BadItem(problem)
         decoded = self._decode(item, data, keep=True, bank=collection.is_bank, max_pixels=max_pixels)
         generation_id = self._generation(collection)
         report = IngestReport()
@@ -148,7 +150,9 @@ class Ingest:
         known = self._images.find(collection.collection_id, [i.key for i in items if i.problem is None])
         futures = []
         for item in items:
-            problem = item.problem or _key_problem(item.key, seen) or _words_problem(item)
+            problem = item.problem or (
+                _key_problem(item.key, seen) or _words_problem(item) or _type_problem(item, collection)
+            )
             seen.add(item.key)
             if problem:
                 report.failed.append(Failure(item.key, problem))
@@ -274,6 +278,16 @@ def _words_problem(item: Item) -> str | None:
     words = [item.title, *item.captions, *item.attributes, *values, item.locator]
     bad = next((found[0] for word in words if (found := re.search("[\0\ud800-\udfff]", str(word)))), None)
     return None if bad is None else f"its words or its path hold {bad!r}, which is no character of text"
+
+
+def _type_problem(item: Item, collection: Collection) -> str | None:
+    """A value that cannot be of the type which the collection's owner declared."""
+    for name, kind in collection.declared_types.items():
+        try:
+            stored(item.attributes.get(name), kind)
+        except ValueError as error:
+            return f"{name} is declared a {kind}, and {text_of(item.attributes[name])!r} {error}"
+    return None
 
 
 def _unchanged(item: Item, known: ImageRecord, digest: str, source: str) -> bool:

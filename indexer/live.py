@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from indexer.attributes import AttributeIndex
+from indexer.attributes import AttributeIndex, Type
 from indexer.build import fold, worth_folding
 from indexer.config import IndexConfig
 from indexer.database import Database
@@ -109,7 +110,7 @@ class LiveIndex:
 
     def _load(self, collection_id: int, generation: Generation) -> View:
         """The published segments with the attributes of their rows; without good files, an empty view at 0."""
-        empty = TargetView(VectorIndex(generation.embed_dim), AttributeIndex())
+        empty = TargetView(VectorIndex(generation.embed_dim), AttributeIndex({}))
         fresh = View(collection_id, generation, 0, 0, empty, empty)
         builds = {t: self._builds.latest(collection_id, generation.generation_id, t) for t in TARGETS}
         seqs = {build.through_seq for build in builds.values() if build is not None}
@@ -125,12 +126,12 @@ class LiveIndex:
             self._put_aside([b.file for b in builds.values() if b is not None])
             return fresh
         (seq,) = seqs
-        known = self._embeddings.attributes(collection_id, generation.generation_id, through_seq=seq)
+        types, known = self._embeddings.attributes(collection_id, generation.generation_id, through_seq=seq)
         views = {}
         for target in TARGETS:
             ids, attributes = known[target]
             index = VectorIndex(generation.embed_dim, segments[target]).only(ids)
-            views[target] = TargetView(index, AttributeIndex().with_rows(ids, attributes))
+            views[target] = TargetView(index, AttributeIndex(types).with_rows(ids, attributes))
         return View(collection_id, generation, seq, seq, views["images"], views["texts"])
 
     def _with_changes(self, view: View) -> View:
@@ -142,6 +143,7 @@ class LiveIndex:
         )
         if changes.through_seq == view.through_seq:
             return view
+        view = self._with_types(view, changes.types)
         targets = {}
         for target, born in (("images", changes.images), ("texts", changes.texts)):
             old = view.images if target == "images" else view.texts
@@ -152,6 +154,19 @@ class LiveIndex:
         return replace(
             view, through_seq=changes.through_seq, images=targets["images"], texts=targets["texts"]
         )
+
+    def _with_types(self, view: View, types: Mapping[str, Type]) -> View:
+        """The view with attributes of these types; where one has changed, its columns are made anew."""
+        old = view.images.attributes.types
+        if types == old:
+            return view
+        targets = {t: view.target(t).attributes.with_types(types) for t in TARGETS}
+        if any(types.get(name) != kind for name, kind in old.items()):
+            ids = (view.collection_id, view.generation.generation_id)
+            _, rows = self._embeddings.attributes(*ids, through_seq=view.through_seq)
+            targets = {t: AttributeIndex(types).with_rows(*rows[t]) for t in TARGETS}
+        images, texts = (replace(view.target(t), attributes=targets[t]) for t in TARGETS)
+        return replace(view, images=images, texts=texts)
 
     def _put_aside(self, files: list[str]) -> None:
         for name in files:

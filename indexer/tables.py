@@ -18,6 +18,7 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
 )
+from sqlalchemy import text as sql
 
 metadata = MetaData(
     naming_convention={
@@ -43,6 +44,8 @@ collection = Table(
     Column("generation_id", BIG, nullable=True),
     Column("change_seq", BIG, nullable=False),
     Column("created_at", TIME, nullable=False),
+    Column("inferred_types", JSON, nullable=False, server_default=sql("'{}'")),
+    Column("declared_types", JSON, nullable=False, server_default=sql("'{}'")),
     sqlite_autoincrement=True,
 )
 

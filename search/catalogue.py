@@ -103,7 +103,7 @@ class Catalogue:
     def put_collection(self, name: str, request: m.PutCollectionRequest) -> tuple[m.Collection, bool]:
         """Make it, or change limits and style of the one there is; (its record, whether it is new).
 
-        Raises BadRequest, Conflict (a collection does not become a bank).
+        Raises BadRequest, Conflict (a collection does not become a bank; a value cannot be of a declared type).
         """
         if request.caption_style is not None:
             self._captioner.check_style(request.caption_style, "caption_style")
@@ -118,7 +118,8 @@ class Catalogue:
                 )
             except ValueError as error:
                 raise BadRequest(str(error), "collection") from error
-            return self.collection_message(made), True
+            self._collections.declare_types(made.collection_id, request.attributes)
+            return self.collection_message(self._collections.get(name)), True
         if request.bank not in (None, there.is_bank):
             raise Conflict(f"collection {name!r} exists and is {'a bank' if there.is_bank else 'no bank'}")
         self._collections.set(
@@ -126,11 +127,12 @@ class Catalogue:
             limits=changed_limits(there.limits, request.limits),
             caption_style=request.caption_style or there.caption_style,
         )
+        self._collections.declare_types(there.collection_id, request.attributes)
+        self._live.take_up(self._collections.get(name))
         return self.collection_message(self._collections.get(name)), False
 
     def collection_message(self, collection: Collection) -> m.Collection:
         images, texts = self._collections.counts(collection.collection_id)
-        view = self._live.view(collection)
         return m.Collection(
             name=collection.name,
             bank=collection.is_bank,
@@ -139,7 +141,7 @@ class Catalogue:
             images=images,
             texts=texts,
             model_id=collection.generation.model_id if collection.generation else None,
-            attributes=view.images.attributes.types() if view is not None else {},
+            attributes=dict(sorted(collection.types.items())),
         )
 
     def delete_collection(self, name: str) -> None:

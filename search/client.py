@@ -106,8 +106,7 @@ class Client:
         self, text: str | None = None, *, collection: str, image: Picture | None = None, **fields: Any
     ) -> m.SearchResponse:
         """Hits for words or a picture; `fields` are those of SearchRequest: image_key, vector, k, filter,
-        target,
-        captions, caption_style."""
+        facets, explain, target, captions, caption_style."""
         request = m.convert(m.SearchRequest, {"collection": collection, "text": text, **fields})
         return self._send("POST", "/v1/search", m.SearchResponse, request, image)
 
@@ -188,9 +187,12 @@ class Client:
         bank: bool | None = None,
         limits: m.LimitChanges | None = None,
         caption_style: str | None = None,
+        attributes: Mapping[str, m.AttributeType | None] | None = None,
     ) -> m.Collection:
-        """Make it, or change the limits and style of the one there is."""
-        request = m.PutCollectionRequest(bank=bank, limits=limits, caption_style=caption_style)
+        """Make it, or change what is named of the one there is. `attributes`: types that you declare."""
+        request = m.PutCollectionRequest(
+            bank=bank, limits=limits, caption_style=caption_style, attributes=dict(attributes or {})
+        )
         return self._send("PUT", _collection_path(name), m.Collection, request)
 
     def get_collection(self, name: str) -> m.Collection:

@@ -14,7 +14,6 @@ from urllib.parse import quote
 from indexer.database import Database
 from indexer.errors import Conflict
 from indexer.files import Blobs
-from indexer.filters import allowed_ids
 from indexer.ingest import Ingest
 from indexer.live import LiveIndex, View
 from indexer.store.collections import Collection, Collections
@@ -29,6 +28,7 @@ from search.contents import Contents
 from search.errors import NotReady
 from search.maintenance import Maintenance
 from search.queries import Queries, Query
+from search.selection import Selection
 from search.uploads import Uploads
 from textmm.encoder import Encoder
 
@@ -133,14 +133,20 @@ class SearchEngine:
             model_id=self.encoder.model_id,
             took_ms=timer.took_ms,
         )
+        with timer.stage("search"):
+            chosen = None if view is None else Selection.of(request, view.target(request.target))
+            if chosen is not None and request.facets:
+                response.facets = chosen.facets(request.facets)
+            if chosen is not None and request.explain:
+                response.explain = chosen.explain()
         if request.target == "texts":
-            response.texts = self._search_texts(request, view, query, timer)
+            response.texts = self._search_texts(request, chosen, query, timer)
             response.caption = None
             if query.picture is not None and self.encoder.styles:
                 with timer.stage("caption"):
                     response.caption = self.captioner.caption(query.picture(), style)
         else:
-            found = self._search_images(request, view, query, timer)
+            found = self._search_images(request, chosen, query, timer)
             captions: Sequence[m.Caption | None] = [None] * len(found)
             if request.captions:
                 with timer.stage("caption"):
@@ -152,39 +158,37 @@ class SearchEngine:
         return response
 
     def _search_images(
-        self, request: m.SearchRequest, view: View | None, query: Query, timer: Timer
+        self, request: m.SearchRequest, chosen: Selection | None, query: Query, timer: Timer
     ) -> list[tuple[ImageRecord, float]]:
-        if view is None:
+        if chosen is None:
             return []
 
         def others(ids: list[int]) -> dict[int, ImageRecord]:
             return {i: record for i, record in self.images.records(ids).items() if record.key != query.key}
 
-        return self._best(request, view, query, timer, others)
+        return self._best(request, chosen, query, timer, others)
 
     def _search_texts(
-        self, request: m.SearchRequest, view: View | None, query: Query, timer: Timer
+        self, request: m.SearchRequest, chosen: Selection | None, query: Query, timer: Timer
     ) -> list[m.TextHit]:
-        found = [] if view is None else self._best(request, view, query, timer, self.images.text_records)
+        found = [] if chosen is None else self._best(request, chosen, query, timer, self.images.text_records)
         return [m.TextHit(t.text, score, t.image.key) for t, score in found]
 
     def _best(
         self,
         request: m.SearchRequest,
-        view: View,
+        chosen: Selection,
         query: Query,
         timer: Timer,
         records: Callable[[list[int]], dict[int, T]],
     ) -> list[tuple[T, float]]:
         """The k best whose rows are still there. Rows that died since the view was made are dropped at the
         row join, so more are fetched until k are left or there are no more."""
-        target = view.target(request.target)
-        with timer.stage("search"):
-            allowed = allowed_ids(request.filter, target.attributes) if request.filter else None
+        vectors = chosen.view.vectors
         fetch = request.k + 1
         while True:
             with timer.stage("search"):
-                scores, ids = target.vectors.search(query.vector[None], fetch, allowed=allowed)
+                scores, ids = vectors.search(query.vector[None], fetch, allowed=chosen.allowed)
             with timer.stage("rows"):
                 found = records(ids[0].tolist())
             best = [

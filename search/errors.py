@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from indexer.errors import Conflict, NotFound
-from indexer.filters import FilterError
+from indexer.conditions import FilterError
+from indexer.errors import BadItem, Conflict, NotFound
 from search.messages import BadRequest
 from textmm.pretrained import WeightsMissing
 from textmm.transforms import ImageTooLarge, ImageUnreadable
@@ -42,6 +42,7 @@ class NotReady(RuntimeError):
 STATUS: dict[type[Exception], tuple[int, str]] = {
     BadRequest: (400, "invalid_request"),
     FilterError: (400, "invalid_request"),
+    BadItem: (400, "invalid_request"),
     NotFound: (404, "not_found"),
     Conflict: (409, "conflict"),
     TooLarge: (413, "too_large"),

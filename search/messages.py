@@ -9,12 +9,13 @@ import re
 from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
-from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec import UNSET, Meta, Struct, UnsetType, field
 
 T = TypeVar("T")
 
 Target = Literal["images", "texts"]
 Kind = Literal["exact", "near_copy", "similar"]
+AttributeType = Literal["string", "number", "bool", "datetime", "strings"]
 AttributeValue = str | int | float | bool | list[str]
 NO_NUL = r"^[^\x00]*$"
 """What a database takes as text."""
@@ -54,8 +55,12 @@ class SearchRequest(Request, kw_only=True):
     """a stored picture: more like this"""
     vector: list[float] | None = None
     k: Annotated[int, Meta(ge=1, le=MAX_K)] = 10
-    filter: dict[str, str | int | float | bool] = {}
-    """attribute: value; all must hold"""
+    filter: str | dict[str, Any] = {}
+    """an expression, or an object: attribute: value, [values] or {"<": value, …}; all must hold"""
+    facets: Annotated[list[str | dict[str, list[str | int | float]]], Meta(max_length=20)] = []
+    """attributes whose values are counted over what the filter lets through; {attribute: edges} by ranges"""
+    explain: bool = False
+    """say how it was searched"""
     target: Target = "images"
     captions: bool = False
     """caption the hits"""
@@ -97,6 +102,39 @@ class TextHit(Response):
     """of the picture that the text belongs to"""
 
 
+class FacetValue(Response):
+    value: str | float | bool
+    count: int
+
+
+class FacetRange(Response):
+    start: str | int | float | None = field(name="from")
+    """itself in; null: from the lowest"""
+    end: str | int | float | None = field(name="to")
+    """itself not in; null: to the highest"""
+    count: int
+
+
+class Facet(Response, kw_only=True, omit_defaults=True):
+    missing: int
+    """without the attribute"""
+    values: list[FacetValue] | None = None
+    """at most 100, the most frequent first"""
+    distinct: int | None = None
+    """values there are"""
+    ranges: list[FacetRange] | None = None
+
+
+class Explain(Response):
+    filter: str | None
+    """as it was understood"""
+    plan: str
+    rows: int
+    """that the index holds"""
+    allowed: int
+    """that the filter lets through"""
+
+
 class SearchResponse(Response, kw_only=True, omit_defaults=True):
     request_id: str
     collection: str
@@ -108,6 +146,8 @@ class SearchResponse(Response, kw_only=True, omit_defaults=True):
     """for target texts"""
     caption: Caption | UnsetType | None = UNSET
     """for target texts: of the query when it is a picture, else null"""
+    facets: dict[str, Facet] | None = None
+    explain: Explain | None = None
 
 
 class PutImageRequest(Request, kw_only=True):
@@ -157,6 +197,8 @@ class PutCollectionRequest(Request, kw_only=True):
     limits: LimitChanges | None = None
     caption_style: Style | None = None
     """style of its captions when a search names none"""
+    attributes: dict[Word, AttributeType | None] = {}
+    """types that the owner declares; null goes back to the inferred one"""
 
 
 class Collection(Response, kw_only=True):

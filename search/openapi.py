@@ -42,7 +42,7 @@ ROUTES = (
     Route(
         "put",
         "/v1/collections/{collection}",
-        "Make a collection, or set limits and style",
+        "Make a collection, or set limits, style and types",
         m.PutCollectionRequest,
         m.Collection,
         201,

@@ -70,6 +70,7 @@ def test_search_with_captions_prints_them_behind_the_hits(shop: Run) -> None:
         (["colour=red", "shape=cross"], ["red-cross.png"]),
         (["number=0"], ["red-circle.png"]),
         (["number=0.0"], ["red-circle.png"]),
+        (["colour = red and not shape in (circle, cross)"], ["red-square.png", "red-triangle.png"]),
     ],
 )
 def test_filters_take_the_attributes_type_and_must_all_hold(
@@ -80,6 +81,17 @@ def test_filters_take_the_attributes_type_and_must_all_hold(
     done = shop("search", "x", "--collection", "shop", "--json", *options)
 
     assert sorted(hit["key"] for hit in json.loads(done.out)["hits"]) == expected
+
+
+def test_facets_and_the_plan_are_printed_under_the_hits(shop: Run) -> None:
+    done = shop(
+        *("search", "x", "--collection", "shop", "-k", "1", "--filter", "shape=cross"),
+        *("--facet", "colour", "--facet", "shape", "--explain"),
+    )
+
+    lines = done.out.splitlines()
+    assert lines[1:3] == ["colour: blue 1, green 1, red 1, yellow 1", "shape: cross 4"]
+    assert lines[3] == 'exact with a bitmap: 4 of 16 rows pass shape = "cross"'
 
 
 def test_nothing_found_is_exit_code_1(shop: Run) -> None:
@@ -116,8 +128,8 @@ def test_wrong_usage_says_how_it_is_used(shop: Run, pictures: Path) -> None:
 
     assert [done.code for done in (both, bare, word, lost, none)] == [2] * 5
     assert "got text and image" in both.err
-    assert "--filter takes NAME=VALUE, got 'colour'" in bare.err
-    assert "--filter number=many: number is a number" in word.err
+    assert "expected a comparison (= != < <= > >= in, prefix, between, exists), found the end" in bare.err
+    assert 'number is of type number, and "many" is no number' in word.err
     assert "'nowhere.png' does not exist" in lost.err
     assert "Missing option '--collection'" in none.err
 

@@ -1,7 +1,7 @@
 import pytest
 
+from indexer.conditions import FilterError
 from indexer.errors import Conflict, NotFound
-from indexer.filters import FilterError
 from search.errors import (
     HTTP_CODES,
     STATUS,

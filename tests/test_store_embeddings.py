@@ -88,8 +88,9 @@ def test_attributes_are_those_of_the_living_rows_up_to_a_change(any_database: Da
         images.put(*ids, [new_image(key, ONE[0], texts={key: ONE[1]}, attributes={"n": n})])
     images.delete(shop.collection_id, ["a"])
 
-    found = Embeddings(any_database).attributes(*ids, through_seq=2)
+    types, found = Embeddings(any_database).attributes(*ids, through_seq=2)
 
+    assert types == {"n": "number"}
     assert (found["images"][0].tolist(), found["images"][1]) == ([3], [{"n": 1}])
     assert (found["texts"][0].tolist(), found["texts"][1]) == ([4], [{"n": 1}])
 

@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, bindparam, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
+from indexer.attributes import Type, stored, text_of
 from indexer.database import Database, now
 from indexer.errors import Conflict, NotFound
 from indexer.naming import check_name
@@ -33,10 +34,19 @@ class Collection:
     """Of a bank: near_copy (Hamming distance, at most) and similar (cosine, at least)."""
     caption_style: str | None
     """Style of its captions when a request names none."""
+    inferred_types: Mapping[str, Type]
+    """Of attributes: the types that hold all values ever put."""
+    declared_types: Mapping[str, Type]
+    """What the owner says instead."""
     generation: Generation | None
     """None until the first picture."""
     change_seq: int
     created_at: dt.datetime
+
+    @property
+    def types(self) -> dict[str, Type]:
+        """Of every attribute."""
+        return {**self.inferred_types, **self.declared_types}
 
 
 class Collections:
@@ -88,6 +98,26 @@ class Collections:
                 .values(limits=dict(limits), caption_style=caption_style)
             )
 
+    def declare_types(self, collection_id: int, types: Mapping[str, Type | None]) -> None:
+        """Say what attributes are; None takes back what was said. Views take it up as any change.
+
+        Raises Conflict, naming an image, when a value that is there cannot be of its new type.
+        """
+        with self._database.write() as connection:
+            chosen = collection.c.id == collection_id
+            row = connection.execute(select(collection).where(chosen).with_for_update()).first()
+            if row is None:
+                raise NotFound("collection", str(collection_id))
+            declared = {k: v for k, v in {**row.declared_types, **types}.items() if v is not None}
+            if declared == row.declared_types:
+                return
+            _check_values(connection, collection_id, {k: v for k, v in types.items() if v is not None})
+            connection.execute(
+                update(collection)
+                .where(chosen)
+                .values(declared_types=declared, change_seq=collection.c.change_seq + 1)
+            )
+
     def delete(self, name: str) -> None:
         """With everything in it. Raises NotFound."""
         with self._database.write() as connection:
@@ -132,6 +162,21 @@ class Collections:
         return active
 
 
+def _check_values(connection: Connection, collection_id: int, types: Mapping[str, Type]) -> None:
+    rows = connection.execution_options(yield_per=2000).execute(
+        select(image.c.key, image.c.attributes).where(image.c.collection_id == collection_id)
+    )
+    for row in rows:
+        for name, kind in types.items():
+            try:
+                stored(row.attributes.get(name), kind)
+            except ValueError as error:
+                said = text_of(row.attributes[name])
+                raise Conflict(
+                    f"{name} cannot be of type {kind}: of image {row.key!r} it is {said!r}, which {error}"
+                ) from None
+
+
 def _new_generation(
     connection: Connection, collection_id: int, model_id: str, embed_dim: int, preprocessing: str
 ) -> Generation:
@@ -171,5 +216,14 @@ def _collection(row: Row[Any]) -> Collection:
         else Generation(row.generation_id, row.model_id, row.embed_dim, row.preprocessing)
     )
     return Collection(
-        row.id, row.name, row.is_bank, row.limits, row.caption_style, active, row.change_seq, row.created_at
+        row.id,
+        row.name,
+        row.is_bank,
+        row.limits,
+        row.caption_style,
+        row.inferred_types,
+        row.declared_types,
+        active,
+        row.change_seq,
+        row.created_at,
     )

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import ColumnElement, Connection, func, select
 
+from indexer.attributes import Type
 from indexer.database import Database
 from indexer.tables import collection, embedding, image, text
 
@@ -31,6 +32,8 @@ class Born:
 class Changes:
     through_seq: int
     """Everything up to here is in."""
+    types: Mapping[str, Type]
+    """Of attributes, as of that change."""
     images: Born
     texts: Born
     dead: NDArray[np.int64]
@@ -53,9 +56,7 @@ class Embeddings:
         """What was born and what died after `since_seq`; rows that did both are left out."""
         mine = (embedding.c.collection_id == collection_id, embedding.c.generation_id == generation_id)
         with self._database.read() as connection:
-            through = connection.scalar(
-                select(collection.c.change_seq).where(collection.c.id == collection_id)
-            )
+            through, types = _state(connection, collection_id)
             new = (*mine, embedding.c.born_seq > since_seq, embedding.c.dead_seq.is_(None))
             images = _born(connection, "images", new, embed_dim)
             texts = _born(connection, "texts", new, embed_dim)
@@ -64,12 +65,13 @@ class Embeddings:
                 .where(*mine, embedding.c.dead_seq > since_seq, embedding.c.born_seq <= since_seq)
                 .order_by(embedding.c.id)
             ).all()
-        return Changes(int(through or 0), images, texts, np.array(dead, dtype=np.int64))
+        return Changes(through, types, images, texts, np.array(dead, dtype=np.int64))
 
     def attributes(
         self, collection_id: int, generation_id: int, *, through_seq: int
-    ) -> dict[Target, tuple[NDArray[np.int64], list[Mapping[str, Any]]]]:
-        """Ids and attributes of the living embeddings born up to `through_seq`: what a segment file lacks."""
+    ) -> tuple[Mapping[str, Type], dict[Target, tuple[NDArray[np.int64], list[Mapping[str, Any]]]]]:
+        """Types, and ids and attributes of the living embeddings born up to `through_seq`: what a segment file
+        lacks."""
         where = (
             embedding.c.collection_id == collection_id,
             embedding.c.generation_id == generation_id,
@@ -78,11 +80,12 @@ class Embeddings:
         )
         out: dict[Target, tuple[NDArray[np.int64], list[Mapping[str, Any]]]] = {}
         with self._database.read() as connection:
+            _, types = _state(connection, collection_id)
             for target in _TARGETS:
                 rows = connection.execute(_join(target, where, vectors=False)).all()
                 ids = np.array([row.id for row in rows], dtype=np.int64)
                 out[target] = (ids, [row.attributes for row in rows])
-        return out
+        return types, out
 
     def alive(self, collection_id: int, generation_id: int) -> int:
         """How many living vectors there are."""
@@ -98,6 +101,16 @@ class Embeddings:
 
 
 _TARGETS: tuple[Target, ...] = ("images", "texts")
+
+
+def _state(connection: Connection, collection_id: int) -> tuple[int, Mapping[str, Type]]:
+    """(change_seq, types of attributes); a collection that is gone has neither."""
+    row = connection.execute(
+        select(collection.c.change_seq, collection.c.inferred_types, collection.c.declared_types).where(
+            collection.c.id == collection_id
+        )
+    ).first()
+    return (0, {}) if row is None else (row[0], {**row[1], **row[2]})
 
 
 def _join(target: Target, where: tuple[ColumnElement[bool], ...], *, vectors: bool) -> Any:

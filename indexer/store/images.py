@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import Connection, Row, bindparam, delete, insert, select, update
 
+from indexer.attributes import Type, type_of, widened
 from indexer.database import Database, now
 from indexer.errors import NotFound
 from indexer.hashing import HASH_BYTES
@@ -128,6 +129,7 @@ class Images:
                     )
                     report.added.append(new.key)
             _insert_parts(connection, collection_id, generation_id, seq, list(zip(ids, images, strict=True)))
+            _widen_types(connection, collection_id, [new.attributes for new in images])
         return PutReport(report.added, report.updated, seq)
 
     def delete(self, collection_id: int, keys: Sequence[str]) -> list[str]:
@@ -259,6 +261,18 @@ def _next_seq(connection: Connection, collection_id: int) -> int:
     if seq is None:
         raise NotFound("collection", str(collection_id))
     return int(seq)
+
+
+def _widen_types(connection: Connection, collection_id: int, rows: Sequence[Attributes]) -> None:
+    """The types of attributes, in the transaction that brings their values."""
+    chosen = collection.c.id == collection_id
+    known = connection.scalar(select(collection.c.inferred_types).where(chosen))
+    types: dict[str, Type] = dict(known or {})
+    for row in rows:
+        for name, value in row.items():
+            types[name] = widened(types.get(name), type_of(value))
+    if types != known:
+        connection.execute(update(collection).where(chosen).values(inferred_types=types))
 
 
 def _ids(connection: Connection, collection_id: int, keys: Sequence[str]) -> dict[str, int]:

@@ -28,6 +28,17 @@ class IndexFileBroken(ValueError):
     """An index file that is not the one that was published; the rows in SQL are all there still."""
 
 
+GATHER_SHARE = 0.05
+"""Up to this share of allowed rows they are fetched and compared; beyond it FAISS runs over all with a bitmap."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    kind: str
+    rows: int
+    allowed: int
+
+
 @dataclass(frozen=True)
 class Segment:
     """Rows in a FAISS index. Never changed once made."""
@@ -39,6 +50,11 @@ class Segment:
     @property
     def count(self) -> int:
         return len(self.ids)
+
+    def rows(self) -> Vectors:
+        """[m, d] in the order of the ids; FAISS's own memory, not to be written to."""
+        flat: Any = faiss.downcast_index(self.index.index)
+        return faiss.rev_swig_ptr(flat.get_xb(), flat.ntotal * flat.d).reshape(-1, flat.d)
 
 
 @dataclass(frozen=True)
@@ -99,6 +115,15 @@ class VectorIndex:
         others = living[~_is_in(living, ids)]
         return self.with_changes(_no_ids(), np.empty((0, self.dim), np.float32), others)
 
+    def plan(self, allowed: Ids | None) -> Plan:
+        """How `search` goes about these ids."""
+        rows = self.count
+        if allowed is None:
+            return Plan("exact", rows, rows)
+        living = len(allowed) if not len(self.dead) else int((~_is_in(allowed, self.dead)).sum())
+        gathers = len(allowed) <= GATHER_SHARE * rows
+        return Plan("exact over the allowed rows" if gathers else "exact with a bitmap", rows, living)
+
     def search(self, vectors: Vectors, k: int, *, allowed: Ids | None = None) -> tuple[Vectors, Ids]:
         """Best living rows of each query: (scores [n, k'], ids [n, k']), best first, k' = min(k, rows there
         are).
@@ -127,9 +152,11 @@ class VectorIndex:
             return _none(len(vectors))
         there, dead = self.segment.ids, self.dead
         if allowed is not None:
-            chosen = there[_is_in(there, np.sort(allowed))]
-            selector: faiss.IDSelector | None = _bitmap(chosen)
-            k = min(k, len(chosen))
+            chosen = _is_in(there, np.sort(allowed))
+            if len(allowed) <= GATHER_SHARE * len(there):
+                return _exact(vectors, there[chosen], self.segment.rows()[chosen], k)
+            selector: faiss.IDSelector | None = _bitmap(there[chosen])
+            k = min(k, int(chosen.sum()))
         else:
             gone = there[_is_in(there, dead)]
             selector = faiss.IDSelectorNot(_bitmap(gone)) if len(gone) else None
@@ -144,21 +171,16 @@ class VectorIndex:
 
     def _search_tail(self, vectors: Vectors, k: int, allowed: Ids | None) -> tuple[Vectors, Ids]:
         ids, rows = self.tail_ids, self.tail_vectors
-        if rows is None or not len(ids):
+        if rows is None:
             return _none(len(vectors))
         if allowed is not None:
             chosen = _is_in(ids, np.sort(allowed))
             ids, rows = ids[chosen], rows[chosen]
-        scores = vectors @ rows.T  # [n, m]
-        k = min(k, len(ids))
-        if k < len(ids):
-            best = np.argpartition(-scores, k - 1, axis=1)[:, :k]
-            return np.take_along_axis(scores, best, 1), ids[best]
-        return scores, np.broadcast_to(ids, scores.shape)
+        return _exact(vectors, ids, rows, k)
 
     def rows(self) -> tuple[Ids, Vectors]:
         """Living ids, ascending, and their vectors [m, d]: what a new segment is made of."""
-        parts = [] if self.segment is None else [_stored(self.segment.index)]
+        parts = [] if self.segment is None else [self.segment.rows()]
         if self.tail_vectors is not None:
             parts.append(self.tail_vectors)
         ids = self.tail_ids if self.segment is None else np.concatenate([self.segment.ids, self.tail_ids])
@@ -213,9 +235,16 @@ def set_threads(threads: int) -> None:
     faiss.omp_set_num_threads(threads)
 
 
-def _stored(index: faiss.IndexIDMap2) -> Vectors:
-    vectors: Vectors = index.index.reconstruct_n(0, index.ntotal)
-    return vectors
+def _exact(vectors: Vectors, ids: Ids, rows: Vectors, k: int) -> tuple[Vectors, Ids]:
+    """The k best of these rows for each query, in any order."""
+    k = min(k, len(ids))
+    if not k:
+        return _none(len(vectors))
+    scores = vectors @ rows.T  # [n, m]
+    if k < len(ids):
+        best = np.argpartition(-scores, k - 1, axis=1)[:, :k]
+        return np.take_along_axis(scores, best, 1), ids[best]
+    return scores, np.broadcast_to(ids, scores.shape)
 
 
 def _bitmap(ids: Ids) -> faiss.IDSelectorBitmap:

@@ -21,8 +21,14 @@ if TYPE_CHECKING:
 @click.option("--collection", required=True)
 @click.option("-k", default=10, show_default=True, help="How many hits.")
 @click.option(
-    "--filter", "filters", multiple=True, metavar="NAME=VALUE", help="Only pictures with this attribute."
+    "--filter",
+    "filters",
+    multiple=True,
+    metavar="EXPRESSION",
+    help="Only pictures that pass: 'colour = red and price < 50'. Given again, all must hold.",
 )
+@click.option("--facet", "facets", multiple=True, metavar="NAME", help="Count the values of an attribute.")
+@click.option("--explain", is_flag=True, help="Say how it was searched.")
 @click.option("--target", type=click.Choice(["images", "texts"]), default="images", show_default=True)
 @click.option("--captions", is_flag=True, help="Caption the hits.")
 @click.option("--json", "as_json", is_flag=True, help="Print the search response as JSON.")
@@ -33,6 +39,8 @@ def search(
     collection: str,
     k: int,
     filters: tuple[str, ...],
+    facets: tuple[str, ...],
+    explain: bool,
     target: str,
     captions: bool,
     as_json: bool,
@@ -47,11 +55,12 @@ def search(
         "k": k,
         "target": target,
         "captions": captions,
+        "facets": list(facets),
+        "explain": explain,
     }
+    if filters:
+        fields["filter"] = {"and": list(filters)} if len(filters) > 1 else filters[0]
     with opened_engine(config) as engine:
-        view = engine.live.view(engine.collections.get(collection))
-        types = view.images.attributes.types() if view is not None else {}
-        fields["filter"] = dict(_equality(f, types) for f in filters)
         request = m.convert(m.SearchRequest, fields)
         response = engine.search(request, image=None if image is None else image.read_bytes())
     if as_json:
@@ -61,21 +70,6 @@ def search(
             click.echo(line)
     if not (response.hits or response.texts):
         raise click.exceptions.Exit(1)
-
-
-def _equality(given: str, types: dict[str, str]) -> tuple[str, str | float | bool]:
-    """NAME=VALUE with the value in the attribute's type."""
-    name, equals, value = given.partition("=")
-    if not equals:
-        raise click.UsageError(f"--filter takes NAME=VALUE, got {given!r}")
-    if types.get(name) == "number":
-        try:
-            return name, float(value)
-        except ValueError:
-            raise click.UsageError(f"--filter {given}: {name} is a number") from None
-    if types.get(name) == "bool":
-        return name, value.lower() in ("true", "1", "yes")
-    return name, value
 
 
 def _lines(response: object) -> list[str]:
@@ -91,6 +85,12 @@ def _lines(response: object) -> list[str]:
         title = f"  {hit.title}" if hit.title else ""
         caption = f"  — {hit.caption.text}" if hit.caption else ""
         lines.append(f"{hit.score:7.4f}  {hit.key}{title}{caption}")
+    for name, facet in (response.facets or {}).items():
+        counts = ", ".join(f"{one.value} {one.count}" for one in facet.values or [])
+        lines.append(f"{name}: {counts}" + (f", none {facet.missing}" if facet.missing else ""))
+    if response.explain:
+        told = response.explain
+        lines.append(f"{told.plan}: {told.allowed} of {told.rows} rows pass {told.filter or 'no filter'}")
     took = response.took_ms
     lines.append(
         f"{response.model_id}: {took.total:.1f} ms (encode {took.encode:.1f}, search {took.search:.1f})"

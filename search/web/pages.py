@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -115,7 +115,7 @@ class Shown:
     """What found the hits; None: the collection's first pictures."""
     style: str = ""
     """Of the captions; empty: this model makes none."""
-    filters: Mapping[str, str | int | float | bool] = field(default_factory=dict)
+    filters: Mapping[str, str] = field(default_factory=dict)
     examples: Sequence[str] = ()
     like: m.Image | None = None
     preview: str = ""
@@ -154,7 +154,7 @@ def look_up(engine: SearchEngine, asked: Asked) -> Shown:
         return Shown()
     style = engine.captioner.style(None, collection.caption_style)
     shown = Shown(collection=collection, style=style if style in engine.encoder.styles else "")
-    shown.filters = dict(typed(one, collection.attributes) for one in asked.filters)
+    shown.filters = dict(equality(one, collection.attributes) for one in asked.filters)
     fetch = min(asked.k + 1, m.MAX_K)
     if not (asked.q or asked.like or asked.picture is not None or shown.filters):
         images = engine.catalogue.list_images(collection.name, after="", limit=fetch).images
@@ -189,26 +189,16 @@ def explain(engine: SearchEngine, asked: Asked, error: Exception, status: int) -
     )
 
 
-def typed(text: str, types: Mapping[str, str]) -> tuple[str, str | int | float | bool]:
-    """name:value with the value as the collection's attribute of that name has it.
+def equality(text: str, known: Iterable[str]) -> tuple[str, str]:
+    """name:value, where the name may hold colons when the collection has an attribute of that name.
 
-    The name may hold colons itself when the collection has such an attribute. Raises BadRequest.
+    Raises BadRequest.
     """
-    known = max((name for name in types if text.startswith(f"{name}:")), key=len, default=None)
-    name = known if known is not None else text.partition(":")[0]
+    longest = max((name for name in known if text.startswith(f"{name}:")), key=len, default=None)
+    name = longest if longest is not None else text.partition(":")[0]
     if not text.startswith(f"{name}:"):
         raise BadRequest(f"f must be name:value, got {text!r}", "f")
-    value = text[len(name) + 1 :]
-    kind = types.get(name)
-    if kind == "bool" and value in ("true", "false"):
-        return name, value == "true"
-    if kind == "number":
-        for number in (int, float):
-            try:
-                return name, number(value)
-            except ValueError:
-                continue
-    return name, value
+    return name, text[len(name) + 1 :]
 
 
 def examples(images: Sequence[m.Image]) -> list[str]:

@@ -1,0 +1,75 @@
+"""What a request's filter lets through, its facets, and how it is going to be searched."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from indexer.columns import Mask
+from indexer.conditions import Condition, FilterError
+from indexer.facets import Facet, facet
+from indexer.filter_text import written
+from indexer.filters import parse, passing
+from indexer.live import TargetView
+from search import messages as m
+from search.messages import BadRequest
+
+Ids = NDArray[np.int64]
+MOST_FACETS = 20
+
+
+@dataclass(frozen=True)
+class Selection:
+    view: TargetView
+    condition: Condition | None
+    masks: list[Mask] | None
+    """Of the rows that pass, one for each part of the attributes; None: all do."""
+    allowed: Ids | None
+
+    @classmethod
+    def of(cls, request: m.SearchRequest, view: TargetView) -> Selection:
+        """Raises FilterError."""
+        if request.filter == {}:
+            return cls(view, None, None, None)
+        condition = parse(request.filter)
+        masks = passing(condition, view.attributes)
+        return cls(view, condition, masks, view.attributes.ids_of(masks))
+
+    def facets(self, asked: Sequence[str | dict[str, list[str | int | float]]]) -> dict[str, m.Facet]:
+        """Over the living rows that pass. Raises FilterError, BadRequest."""
+        attributes = self.view.attributes
+        masks = self.masks or [np.ones(len(part.ids), dtype=bool) for part in attributes.parts]
+        living = list(attributes.without(masks, self.view.vectors.dead))
+        out = {}
+        for one in asked:
+            for name, edges in [(one, [])] if isinstance(one, str) else one.items():
+                try:
+                    out[name] = facet_message(facet(name, edges, attributes, living))
+                except FilterError as error:
+                    raise BadRequest(str(error), "facets") from error
+        return out
+
+    def explain(self) -> m.Explain:
+        vectors = self.view.vectors
+        plan = vectors.plan(self.allowed)
+        return m.Explain(
+            filter=None if self.condition is None else written(self.condition),
+            plan=plan.kind,
+            rows=plan.rows,
+            allowed=plan.allowed,
+        )
+
+
+def facet_message(one: Facet) -> m.Facet:
+    if one.ranges:
+        return m.Facet(
+            missing=one.missing, ranges=[m.FacetRange(r.start, r.end, r.count) for r in one.ranges]
+        )
+    return m.Facet(
+        missing=one.missing,
+        values=[m.FacetValue(value, count) for value, count in one.values],
+        distinct=one.distinct,
+    )
