@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from indexer.attributes import AttributeIndex, Part, Type, shown, stored
-from indexer.columns import Mask, Numbers
+from indexer.columns import Mask, Numbers, count
 from indexer.conditions import FilterError
 
 MOST_VALUES = 100
@@ -46,10 +46,8 @@ def facet(name: str, edges: Sequence[Shown], attributes: AttributeIndex, masks: 
         there = ", ".join(attributes.names) or "none"
         raise FilterError(f"no image here has the attribute {name!r}; there are: {there}")
     parts = list(zip(attributes.parts, masks, strict=True))
-    with_value = sum(
-        int((mask & column.exists()).sum()) for part, mask in parts if (column := part.column(name))
-    )
-    missing = sum(int(mask.sum()) for mask in masks) - with_value
+    with_value = sum(count(mask & column.exists()) for part, mask in parts if (column := part.column(name)))
+    missing = sum(count(mask) for mask in masks) - with_value
     if edges:
         return Facet([], _ranges(name, kind, edges, parts), 0, missing)
     counts: Counter[float | str] = Counter()

@@ -93,7 +93,7 @@ def test_search_with_dead_rows_equals_exact_search_over_the_living(
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("share", [0.5, 0.1, 0.01])
+@pytest.mark.parametrize("share", [0.8, 0.5, 0.3, 0.1, 0.01])
 @pytest.mark.parametrize("with_dead", [False, True])
 @pytest.mark.parametrize("k", [1, 10, N])
 def test_filtered_search_equals_exact_search_over_the_allowed_rows(
@@ -109,6 +109,45 @@ def test_filtered_search_equals_exact_search_over_the_allowed_rows(
     may = {i: row for i, row in rows.items() if i in allowed and i not in dead}
     for query, one_scores, one_ids in zip(queries, scores, ids, strict=True):
         assert_exact(one_scores, one_ids, may, query, k)
+
+
+@pytest.mark.parametrize("share", [0.9, 0.5, 0.2, 0.01])
+@pytest.mark.parametrize("far", [False, True])
+def test_a_filter_that_goes_with_the_query_or_against_it_gives_the_same_exact_answer(
+    share: float, far: bool
+) -> None:
+    rng = np.random.default_rng(11)
+    many = {i: row for i, row in enumerate(exact_vectors(rng, 5000), start=3)}
+    query = exact_vectors(rng, 1)
+    order = sorted(many, key=lambda i: float(query[0] @ many[i]), reverse=not far)
+    allowed = np.sort(np.array(order[: int(len(many) * share)]))
+    index = index_of(many, len(many))
+
+    (scores,), (ids,) = index.search(query, 10, allowed=allowed)
+
+    assert_exact(scores, ids, {i: many[i] for i in allowed.tolist()}, query[0], 10)
+
+
+@pytest.mark.parametrize(
+    ("allowed", "kind"),
+    [
+        (None, "exact"),
+        (1, "exact over the allowed rows"),
+        (30, "exact over the allowed rows"),
+        (31, "exact with a bitmap"),
+        (120, "exact with a bitmap"),
+        (121, "exact, widened"),
+        (300, "exact, widened"),
+    ],
+)
+def test_the_plan_goes_by_the_share_of_rows_that_are_allowed(
+    rows: Rows, allowed: int | None, kind: str
+) -> None:
+    index = index_of(rows, N)
+
+    plan = index.plan(None if allowed is None else ids_of(rows)[:allowed])
+
+    assert (plan.kind, plan.rows, plan.allowed) == (kind, N, N if allowed is None else allowed)
 
 
 @pytest.mark.parametrize("shape", SHAPES)

@@ -28,8 +28,13 @@ class IndexFileBroken(ValueError):
     """An index file that is not the one that was published; the rows in SQL are all there still."""
 
 
-GATHER_SHARE = 0.05
-"""Up to this share of allowed rows they are fetched and compared; beyond it FAISS runs over all with a bitmap."""
+GATHER_SHARE = 0.1
+WIDEN_SHARE = 0.4
+"""Shares of allowed rows at which another way of filtering becomes the quickest (bench_search): few are fetched and
+compared; of many, more hits than asked for are found and those that pass kept; in between FAISS asks a bitmap."""
+GATHER, BITMAP, WIDEN = "exact over the allowed rows", "exact with a bitmap", "exact, widened"
+TRIES = 3
+"""How often a widened search widens before a bitmap is asked."""
 
 
 @dataclass(frozen=True)
@@ -121,8 +126,7 @@ class VectorIndex:
         if allowed is None:
             return Plan("exact", rows, rows)
         living = len(allowed) if not len(self.dead) else int((~_is_in(allowed, self.dead)).sum())
-        gathers = len(allowed) <= GATHER_SHARE * rows
-        return Plan("exact over the allowed rows" if gathers else "exact with a bitmap", rows, living)
+        return Plan(_way(living, rows), rows, living)
 
     def search(self, vectors: Vectors, k: int, *, allowed: Ids | None = None) -> tuple[Vectors, Ids]:
         """Best living rows of each query: (scores [n, k'], ids [n, k']), best first, k' = min(k, rows there
@@ -151,16 +155,21 @@ class VectorIndex:
         if self.segment is None:
             return _none(len(vectors))
         there, dead = self.segment.ids, self.dead
+        selector: faiss.IDSelector | None = None
         if allowed is not None:
-            chosen = _is_in(there, np.sort(allowed))
-            if len(allowed) <= GATHER_SHARE * len(there):
-                return _exact(vectors, there[chosen], self.segment.rows()[chosen], k)
-            selector: faiss.IDSelector | None = _bitmap(there[chosen])
-            k = min(k, int(chosen.sum()))
+            at = _places(there, allowed)
+            way = _way(len(at), len(there))
+            k = min(k, len(at))
+            if way == GATHER:
+                return _exact(vectors, there[at], self.segment.rows()[at], k)
+            if way == WIDEN and (found := self._widened(vectors, k, there[at])) is not None:
+                return found
+            selector = _bitmap(there[at])
         else:
             gone = there[_is_in(there, dead)]
-            selector = faiss.IDSelectorNot(_bitmap(gone)) if len(gone) else None
             k = min(k, len(there) - len(gone))
+            if len(gone):
+                selector = faiss.IDSelectorNot(_bitmap(gone))
         if k == 0:  # FAISS pads a short answer with id -1 and score -3.4e38, and refuses k = 0 without a word
             return _none(len(vectors))
         # One parameters object a call: IndexIDMap swaps the selector in place, so sharing one crashes under
@@ -169,13 +178,27 @@ class VectorIndex:
         scores, ids = self.segment.index.search(vectors, k, params=parameters)
         return scores, ids
 
+    def _widened(self, vectors: Vectors, k: int, chosen: Ids) -> tuple[Vectors, Ids] | None:
+        """The k best of the chosen ids out of more hits than k; None when too few of them pass."""
+        assert self.segment is not None
+        rows = self.segment.count
+        fetch = int(1.5 * k * rows / len(chosen)) + 8
+        for _ in range(TRIES):
+            scores, ids = self.segment.index.search(vectors, min(fetch, rows))
+            passes = _is_in(ids.ravel(), chosen).reshape(ids.shape)
+            if (passes.sum(axis=1) >= k).all():
+                first = np.argsort(~passes, axis=1, kind="stable")[:, :k]
+                return np.take_along_axis(scores, first, 1), np.take_along_axis(ids, first, 1)
+            fetch *= 4
+        return None
+
     def _search_tail(self, vectors: Vectors, k: int, allowed: Ids | None) -> tuple[Vectors, Ids]:
         ids, rows = self.tail_ids, self.tail_vectors
         if rows is None:
             return _none(len(vectors))
         if allowed is not None:
-            chosen = _is_in(ids, np.sort(allowed))
-            ids, rows = ids[chosen], rows[chosen]
+            at = _places(ids, allowed)
+            ids, rows = ids[at], rows[at]
         return _exact(vectors, ids, rows, k)
 
     def rows(self) -> tuple[Ids, Vectors]:
@@ -189,6 +212,13 @@ class VectorIndex:
         ids, vectors = ids[alive], vectors[alive]
         order = np.argsort(ids)
         return ids[order], np.ascontiguousarray(vectors[order])
+
+
+def _way(allowed: int, rows: int) -> str:
+    """How to find the best of `allowed` rows out of `rows`."""
+    if allowed <= GATHER_SHARE * rows:
+        return GATHER
+    return WIDEN if allowed > WIDEN_SHARE * rows else BITMAP
 
 
 def build_segment(ids: Ids, vectors: Vectors, factory: str) -> Segment:
@@ -262,6 +292,24 @@ def _is_in(ids: Ids, those: Ids) -> NDArray[np.bool_]:
     at[at == len(those)] = 0
     found: NDArray[np.bool_] = those[at] == ids
     return found
+
+
+def _places(ids: Ids, those: Ids) -> Ids:
+    """Where in `ids` (ascending) those are that are there, ascending, each once."""
+    if not len(ids) or not len(those):
+        return _no_ids()
+    low, span = int(ids[0]), int(ids[-1] - ids[0]) + 1
+    if 8 * len(those) > len(ids) and span <= 8 * len(
+        ids
+    ):  # many, and dense: a table is quicker than searching
+        table = np.zeros(span, dtype=bool)
+        table[those[(those >= low) & (those <= ids[-1])] - low] = True
+        return np.flatnonzero(table[ids - low])
+    those = np.unique(those)
+    at = np.searchsorted(ids, those)
+    inside = at < len(ids)
+    places: Ids = at[inside][ids[at[inside]] == those[inside]]
+    return places
 
 
 def _none(n: int) -> tuple[Vectors, Ids]:
