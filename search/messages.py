@@ -24,6 +24,7 @@ Key = Annotated[str, Meta(min_length=1, max_length=512, pattern=NO_NUL)]
 Style = Annotated[str, Meta(min_length=1, max_length=64)]
 
 MAX_K = 1000
+MAX_FACET_VALUES = 100
 MAX_TEXT = 20_000
 """Characters of a query or a text; the model reads its first tokens."""
 Text = Annotated[str, Meta(max_length=MAX_TEXT, pattern=NO_NUL)]

@@ -109,6 +109,25 @@ def test_the_start_page_shows_the_collection_and_queries_made_from_it(page: Page
     assert len(keys(page)) == 16
 
 
+def test_results_are_narrowed_down_by_a_value_and_its_count_is_kept(page: Page) -> None:
+    from playwright.sync_api import expect
+
+    page.goto("/?collection=shop&q=a+red+circle")
+    page.click("summary")
+    page.click('.narrow a[aria-label="Only colour blue, 4 pictures"]')
+    page.wait_for_url("**f=colour**")
+
+    expect(page.locator(".count")).to_have_text("4 pictures")
+    expect(page.locator(".chips .chip")).to_have_text(["colour blue×"])
+    expect(page.locator(".narrow dt")).to_have_text(["shape"])
+    assert sorted(keys(page)) == [
+        "blue-circle.png",
+        "blue-cross.png",
+        "blue-square.png",
+        "blue-triangle.png",
+    ]
+
+
 def test_words_typed_after_a_slash_find_what_the_api_finds(page: Page, demo_server: str) -> None:
     page.locator(".brand").focus()
     page.keyboard.press("/")

@@ -24,6 +24,9 @@ STEP = 24
 TEXTS = 6
 """Best-fitting texts of a picture."""
 EXAMPLES = 4
+FACETS = 6
+"""Attributes to narrow down by, and of each so many values."""
+FACET_VALUES = 8
 PREVIEW_SIDE = 320
 A_YEAR_S = 31_536_000
 POLICY = (
@@ -109,6 +112,8 @@ class Shown:
 
     collection: m.Collection | None = None
     hits: Sequence[m.Hit] = ()
+    passing: int = 0
+    """Pictures that the filters let through."""
     more: int = 0
     """How many pictures to ask for next; 0: there are no more."""
     search: m.SearchRequest | None = None
@@ -116,6 +121,8 @@ class Shown:
     style: str = ""
     """Of the captions; empty: this model makes none."""
     filters: Mapping[str, str] = field(default_factory=dict)
+    facets: Mapping[str, Sequence[m.FacetValue]] = field(default_factory=dict)
+    """Values to narrow down by, with how many pictures have each."""
     examples: Sequence[str] = ()
     like: m.Image | None = None
     preview: str = ""
@@ -167,8 +174,13 @@ def look_up(engine: SearchEngine, asked: Asked) -> Shown:
         query["image_key"] = asked.like
     elif asked.picture is None:
         query["text"] = asked.q or " ".join(map(value_text, shown.filters.values()))
-    search = m.convert(m.SearchRequest, query)
-    _show_hits(shown, engine.search(search, image=asked.picture).hits or [], asked.k)
+    search = m.convert(
+        m.SearchRequest, query | {"facets": narrowable(collection, shown.filters), "explain": True}
+    )
+    found = engine.search(search, image=asked.picture)
+    _show_hits(shown, found.hits or [], asked.k)
+    shown.facets = choices(found.facets or {})
+    shown.passing = found.explain.allowed if found.explain else 0
     shown.search = m.convert(m.SearchRequest, query | {"k": asked.k, "captions": True})
     if asked.picture is not None:
         texts = m.SearchRequest(collection=collection.name, k=TEXTS, target="texts")
@@ -199,6 +211,21 @@ def equality(text: str, known: Iterable[str]) -> tuple[str, str]:
     if not text.startswith(f"{name}:"):
         raise BadRequest(f"f must be name:value, got {text!r}", "f")
     return name, text[len(name) + 1 :]
+
+
+def narrowable(collection: m.Collection, filters: Iterable[str]) -> list[str]:
+    """Attributes that may be narrowed down by: those of words, as many as a request may ask for."""
+    kinds = ("string", "strings", "bool")
+    return [name for name, kind in collection.attributes.items() if kind in kinds and name not in filters][
+        :20
+    ]
+
+
+def choices(facets: Mapping[str, m.Facet]) -> dict[str, Sequence[m.FacetValue]]:
+    """The facets that leave a choice and can be taken in at a glance, those of fewest values first."""
+    told = [(facet.distinct or 0, name) for name, facet in facets.items()]
+    few = [name for distinct, name in sorted(told) if 2 <= distinct <= m.MAX_FACET_VALUES]
+    return {name: (facets[name].values or [])[:FACET_VALUES] for name in few[:FACETS]}
 
 
 def examples(images: Sequence[m.Image]) -> list[str]:
