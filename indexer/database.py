@@ -60,7 +60,11 @@ class Database:
 
     def upgrade(self) -> None:
         """Bring the schema to this version. Harmless when it is there; processes that start together wait."""
-        if self._revision() == _head():
+        self.upgrade_to(self.head)
+
+    def upgrade_to(self, revision: str) -> None:
+        """Bring an older schema to a revision, which may be older than this version's."""
+        if self.revision() == revision:
             return
         from alembic import command  # 11 MB that a server over a current schema does without
         from alembic.config import Config
@@ -71,17 +75,23 @@ class Database:
             config = Config()
             config.set_main_option("script_location", str(_MIGRATIONS))
             config.attributes["connection"] = connection
-            command.upgrade(config, "head")
+            command.upgrade(config, revision)
 
     def check(self) -> None:
         """Raise DatabaseTooOld unless the schema is that of this version."""
-        found, head = self._revision(), _head()
+        found, head = self.revision(), self.head
         if found != head:
             raise DatabaseTooOld(
                 f"the database is at schema {found or 'none'}, this version needs {head}: run `textmm db upgrade`"
             )
 
-    def _revision(self) -> str | None:
+    @property
+    def head(self) -> str:
+        """The newest migration of this version: files are named by their number."""
+        return max(path.name for path in (_MIGRATIONS / "versions").glob("[0-9]*.py")).partition("_")[0]
+
+    def revision(self) -> str | None:
+        """Of the schema that is there; None: there is none."""
         with self.read() as connection:
             if not inspect(connection).has_table("alembic_version"):
                 return None
@@ -121,8 +131,3 @@ def _log_ahead(connection: Any, busy_timeout_s: float) -> None:
             if not busy or time.monotonic() > deadline:
                 raise
             time.sleep(0.01)
-
-
-def _head() -> str:
-    """The newest migration: files are named by their number."""
-    return max(path.name for path in (_MIGRATIONS / "versions").glob("[0-9]*.py")).partition("_")[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -39,6 +40,21 @@ class Blobs:
     def get(self, digest: str) -> bytes:
         """Raises FileNotFoundError."""
         return self._path(digest).read_bytes()
+
+    def has(self, digest: str) -> bool:
+        return self._path(digest).is_file()
+
+    def link(self, digest: str, into: Path) -> None:
+        """The blob in another folder too, as the same file where the disk allows; a sweep then spares it there.
+
+        Raises FileNotFoundError.
+        """
+        try:
+            os.link(self._path(digest), into / digest)
+        except FileNotFoundError:
+            raise
+        except OSError:  # another disk, or one without links
+            shutil.copyfile(self._path(digest), into / digest)
 
     def sweep(self, in_use: set[str], *, grace_s: float = GRACE_S) -> int:
         """Delete blobs that no row refers to and that are older than grace_s; returns how many."""

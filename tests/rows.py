@@ -30,6 +30,7 @@ def new_image(
     texts: Mapping[str, NDArray[np.float32]] | None = None,
     attributes: Mapping[str, Any] | None = None,
     sha256: str = "a" * 64,
+    locator: str | None = "",
     source: str | None = None,
     perceptual_hash: tuple[bytes, int] | None = None,
 ) -> NewImage:
@@ -40,7 +41,7 @@ def new_image(
         sha256=sha256,
         width=64,
         height=48,
-        locator=f"/pictures/{key}",
+        locator=f"/pictures/{key}" if locator == "" else locator,
         thumbnail_sha256=None,
         title=next(iter(said), None),
         texts=tuple(said),

@@ -153,3 +153,33 @@ def rows(database: Database) -> dict[str, int]:
             table.name: connection.scalars(select(func.count()).select_from(table)).one()
             for table in metadata.sorted_tables
         }
+
+
+def test_declared_types_count_as_a_change_and_are_refused_when_a_value_does_not_fit(
+    any_database: Database,
+) -> None:
+    shop, generation_id = made(any_database)
+    collections, images = Collections(any_database), Images(any_database)
+
+    images.put(
+        shop.collection_id, generation_id, [new_image("a", ONE[0], attributes={"size": "4", "price": 3})]
+    )
+    images.put(
+        shop.collection_id, generation_id, [new_image("b", ONE[0], attributes={"size": "10", "new": True})]
+    )
+
+    collections.declare_types(shop.collection_id, {"size": "number", "later": "datetime"})
+    declared = collections.get("shop")
+    collections.declare_types(shop.collection_id, {"size": "number"})  # nothing new
+    with pytest.raises(
+        Conflict, match="price cannot be of type datetime: of image 'a' it is '3', which is no date"
+    ):
+        collections.declare_types(shop.collection_id, {"price": "datetime", "size": None})
+    collections.declare_types(shop.collection_id, {"size": None})
+    taken_back = collections.get("shop")
+
+    assert declared.types == {"size": "number", "price": "number", "new": "bool", "later": "datetime"}
+    assert (declared.change_seq, taken_back.change_seq) == (3, 4)
+    assert taken_back.types == {"size": "string", "price": "number", "new": "bool", "later": "datetime"}
+    with pytest.raises(NotFound):
+        collections.declare_types(99, {"size": "number"})

@@ -75,6 +75,11 @@ class Builds:
                 stale += [row.file for row in old]
         return stale
 
+    def forget(self, collection_id: int) -> None:
+        """All builds of a collection; their files are swept in time."""
+        with self._database.write() as connection:
+            connection.execute(delete(index_build).where(index_build.c.collection_id == collection_id))
+
     def files(self) -> set[str]:
         """Every file that a build refers to."""
         with self._database.read() as connection:

@@ -163,18 +163,17 @@ class Collections:
 
 
 def _check_values(connection: Connection, collection_id: int, types: Mapping[str, Type]) -> None:
-    rows = connection.execution_options(yield_per=2000).execute(
-        select(image.c.key, image.c.attributes).where(image.c.collection_id == collection_id)
-    )
-    for row in rows:
-        for name, kind in types.items():
-            try:
-                stored(row.attributes.get(name), kind)
-            except ValueError as error:
-                said = text_of(row.attributes[name])
-                raise Conflict(
-                    f"{name} cannot be of type {kind}: of image {row.key!r} it is {said!r}, which {error}"
-                ) from None
+    asked = select(image.c.key, image.c.attributes).where(image.c.collection_id == collection_id)
+    with connection.execute(asked, execution_options={"yield_per": 2000}) as rows:
+        for row in rows:
+            for name, kind in types.items():
+                try:
+                    stored(row.attributes.get(name), kind)
+                except ValueError as error:
+                    said = text_of(row.attributes[name])
+                    raise Conflict(
+                        f"{name} cannot be of type {kind}: of image {row.key!r} it is {said!r}, which {error}"
+                    ) from None
 
 
 def _new_generation(

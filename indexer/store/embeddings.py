@@ -139,4 +139,4 @@ def _born(
 
 
 def _stream(connection: Connection, statement: Any) -> Iterator[Any]:
-    yield from connection.execution_options(yield_per=2000).execute(statement)
+    yield from connection.execute(statement, execution_options={"yield_per": 2000})

@@ -87,14 +87,15 @@ def _first_line(error: Exception) -> str:
 
 
 @contextmanager
-def opened_database(config: Config) -> Iterator[Database]:
-    """The database at this version's schema, made when it is not there."""
+def opened_database(config: Config, *, upgrade: bool = True) -> Iterator[Database]:
+    """The database at this version's schema, made when it is not there; without `upgrade` as it is."""
     from indexer.database import Database
 
     config.data.mkdir(parents=True, exist_ok=True)
     database = Database(config.database_url, busy_timeout_s=config.database.busy_timeout_s)
     try:
-        database.upgrade()
+        if upgrade:
+            database.upgrade()
         yield database
     finally:
         database.close()
