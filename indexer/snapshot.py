@@ -11,9 +11,12 @@ import datetime as dt
 import hashlib
 import json
 import os
+import shutil
 import tarfile
 import tempfile
+import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -25,6 +28,7 @@ from indexer.store.dump import Load, dumped
 
 FORMAT = 1
 MANIFEST = "manifest.json"
+STALE_S = 86_400.0
 
 
 class SnapshotBroken(IndexerError):
@@ -58,7 +62,7 @@ def write_snapshot(database: Database, data: Path, target: Path) -> Snapshot:
     partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".snapshot-") as temporary:
+        with tempfile.TemporaryDirectory(dir=_staging(data)) as temporary:
             staged = Path(temporary)
             with dumped(database) as dump:
                 for digest in sorted(dump.blobs()):
@@ -128,6 +132,18 @@ def restore_snapshot(database: Database, data: Path, source: Path) -> Snapshot:
         load.end()
     database.upgrade()
     return snapshot
+
+
+def _staging(data: Path) -> Path:
+    """Where snapshots are put together: beside the blobs, so that these are linked and not copied. What killed
+    processes left there goes after a day."""
+    folder = data / "staging"
+    folder.mkdir(parents=True, exist_ok=True)
+    for left in folder.iterdir():
+        with suppress(FileNotFoundError):  # its own process has just ended
+            if left.stat().st_mtime < time.time() - STALE_S:
+                shutil.rmtree(left, ignore_errors=True)
+    return folder
 
 
 def _pack(partial: Path, paths: dict[str, Path], snapshot: Snapshot, staged: Path) -> None:

@@ -18,7 +18,6 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
 )
-from sqlalchemy import text as sql
 
 metadata = MetaData(
     naming_convention={
@@ -44,8 +43,8 @@ collection = Table(
     Column("generation_id", BIG, nullable=True),
     Column("change_seq", BIG, nullable=False),
     Column("created_at", TIME, nullable=False),
-    Column("inferred_types", JSON, nullable=False, server_default=sql("'{}'")),
-    Column("declared_types", JSON, nullable=False, server_default=sql("'{}'")),
+    Column("inferred_types", JSON, nullable=True),
+    Column("declared_types", JSON, nullable=True),
     sqlite_autoincrement=True,
 )
 

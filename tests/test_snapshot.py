@@ -1,4 +1,5 @@
 import json
+import os
 import tarfile
 import threading
 from collections.abc import Callable, Iterator
@@ -205,6 +206,18 @@ def test_a_file_that_is_there_is_not_written_over(shop: Shop, data: Path, tmp_pa
         write_snapshot(shop.database, data, tmp_path / "a.tar")
 
     assert (tmp_path / "a.tar").read_text() == "mine"
+
+
+def test_what_a_killed_snapshot_left_goes_after_a_day(shop: Shop, data: Path, tmp_path: Path) -> None:
+    old, young = data / "staging" / "old", data / "staging" / "young"
+    for folder in (old, young):
+        folder.mkdir(parents=True)
+        (folder / "image.parquet").write_bytes(b"half")
+    os.utime(old, (0, 0))
+
+    write_snapshot(shop.database, data, tmp_path / "a.tar")
+
+    assert list((data / "staging").iterdir()) == [young]
 
 
 def test_a_full_disk_leaves_no_archive_behind(shop: Shop, data: Path, tmp_path: Path) -> None:

@@ -63,6 +63,8 @@ class Collections:
             "is_bank": is_bank,
             "limits": dict(limits),
             "caption_style": caption_style,
+            "inferred_types": {},
+            "declared_types": {},
             "change_seq": 0,
             "created_at": now(),
         }

@@ -15,9 +15,7 @@ down_revision = "0001"
 
 def upgrade() -> None:
     for name in ("inferred_types", "declared_types"):
-        op.add_column(
-            "collection", sa.Column(name, sa.JSON(), nullable=False, server_default=sa.text("'{}'"))
-        )
+        op.add_column("collection", sa.Column(name, sa.JSON(), nullable=True))
     connection = op.get_bind()
     types: dict[int, dict[str, Type]] = defaultdict(dict)
     for row in connection.execute(sa.text("SELECT collection_id, attributes FROM image")):
@@ -27,7 +25,9 @@ def upgrade() -> None:
         own = types[row.collection_id]
         for name, value in attributes.items():
             own[name] = widened(own.get(name), type_of(value))
-    collection = sa.table("collection", sa.column("id"), sa.column("inferred_types", sa.JSON()))
+    columns = (sa.column(name, sa.JSON()) for name in ("inferred_types", "declared_types"))
+    collection = sa.table("collection", sa.column("id"), *columns)
+    connection.execute(sa.update(collection).values(inferred_types={}, declared_types={}))
     for collection_id, own in types.items():
         connection.execute(
             sa.update(collection).where(collection.c.id == collection_id).values(inferred_types=own)
