@@ -50,7 +50,7 @@ def stored(value: Any, kind: Type) -> Stored:
 def _number(value: Any) -> float:
     try:
         number = math.nan if isinstance(value, bool | list) else float(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         number = math.nan
     if not math.isfinite(number):
         raise ValueError("is no number")
@@ -213,13 +213,14 @@ def _taken(part: Part, mask: Mask) -> Part:
 
 
 def _seconds(text: str) -> float | None:
+    """Since 1970, of a time that lies in the years 1 to 9999 in UTC."""
     if not _TIME.fullmatch(text):
         return None
     try:
         at = dt.datetime.fromisoformat(text)
-    except ValueError:
+        return (at if at.tzinfo else at.replace(tzinfo=dt.UTC)).astimezone(dt.UTC).timestamp()
+    except (ValueError, OverflowError):
         return None
-    return (at if at.tzinfo else at.replace(tzinfo=dt.UTC)).timestamp()
 
 
 def _is_in(ids: Ids, those: Ids) -> Mask:

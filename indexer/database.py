@@ -88,7 +88,11 @@ class Database:
     @property
     def head(self) -> str:
         """The newest migration of this version: files are named by their number."""
-        return max(path.name for path in (_MIGRATIONS / "versions").glob("[0-9]*.py")).partition("_")[0]
+        return max(self.revisions())
+
+    def revisions(self) -> list[str]:
+        """All that this version knows."""
+        return [path.name.partition("_")[0] for path in (_MIGRATIONS / "versions").glob("[0-9]*.py")]
 
     def revision(self) -> str | None:
         """Of the schema that is there; None: there is none."""

@@ -18,13 +18,17 @@ class Blobs:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def put(self, data: bytes) -> str:
-        """Keep the bytes; returns their sha256. Whole on disk when it returns. Raises OSError (a full disk)."""
+    def put(self, data: bytes, *, anew: bool = False) -> str:
+        """Keep the bytes; returns their sha256. Whole on disk when it returns. Raises OSError (a full disk).
+
+        `anew`: write them where a file of that name is there too, which may hold others.
+        """
         digest = sha256(data)
         path = self._path(digest)
-        with suppress(FileNotFoundError):
-            os.utime(path)  # there, and young again: a sweep does not take it from under the row to come
-            return digest
+        if not anew:
+            with suppress(FileNotFoundError):
+                os.utime(path)  # there, and young again: a sweep does not take it from under the row to come
+                return digest
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f"{digest}.{os.getpid()}.{time.monotonic_ns()}.partial")
         try:

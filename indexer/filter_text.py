@@ -26,9 +26,9 @@ from indexer.conditions import (
 _TOKEN = re.compile(
     r"""\s*(?:
       (?P<date>\d{4}-\d\d-\d\d(?:T[\d:.]+(?:Z|[+-]\d\d:?\d\d)?)?(?![\w.-]))
-    | (?P<number>[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?(?![\w.-]))
+    | (?P<number>[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?(?![\w.-]))
     | (?P<string>"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')
-    | (?P<quoted>`[^`]+`)
+    | (?P<quoted>`(?:[^`]|``)+`)
     | (?P<sign><=|>=|!=|==|=|<|>)
     | (?P<mark>[(),])
     | (?P<word>[^\W\d][\w.-]*)
@@ -98,7 +98,7 @@ class _Text:
         token = self._token
         if token.kind not in ("word", "quoted") or self._is_keyword(token):
             raise self._wrong("an attribute")
-        name = token.text.strip("`") if token.kind == "quoted" else token.text
+        name = token.text[1:-1].replace("``", "`") if token.kind == "quoted" else token.text
         self._next += 1
         if self._token.kind == "sign":
             sign = self._take().text
@@ -131,8 +131,12 @@ class _Text:
     def _value(self) -> Value:
         token = self._token
         if token.kind == "number":
+            try:
+                value = int(token.text) if re.fullmatch(r"[-+]?\d+", token.text) else float(token.text)
+            except ValueError:  # Python reads no whole number of thousands of digits
+                raise self._wrong("a shorter number") from None
             self._next += 1
-            return int(token.text) if re.fullmatch(r"[-+]?\d+", token.text) else float(token.text)
+            return value
         if token.kind == "date":
             self._next += 1
             return token.text
@@ -226,7 +230,7 @@ def written(condition: Condition) -> str:
 
 def _name(name: str) -> str:
     plain = re.fullmatch(r"[^\W\d][\w.-]*", name) and name.lower() not in _KEYWORDS
-    return name if plain else f"`{name}`"
+    return name if plain else "`" + name.replace("`", "``") + "`"
 
 
 def literal(value: Value) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from indexer.attributes import AttributeIndex, Part, Type, stored
+from indexer.attributes import AttributeIndex, Part, Type, stored, text_of
 from indexer.columns import Column, Mask
 from indexer.conditions import (
     DEEPEST,
@@ -86,7 +86,7 @@ def _comparison(name: str, sign: str, value: Value, kind: Type) -> Ask:
     if sign == "prefix":
         if kind not in ("string", "strings"):
             raise FilterError(f"{name} is a {kind}: only strings have a prefix")
-        start = str(value)
+        start = text_of(value)
         return _on_column(name, lambda column: column.matching(lambda word: word.startswith(start)))  # type: ignore[union-attr]
     wanted = _asked(name, value, kind)
     if isinstance(wanted, float):
@@ -152,8 +152,8 @@ def _object(given: Any, where: str, depth: int) -> Condition:
     for name, value in given.items():
         at = f"{where}.{name}"
         if name in ("and", "or") and isinstance(value, list):
-            if not value:
-                raise FilterError(f"{at} is an empty list")
+            if not 0 < len(value) <= MOST_CONDITIONS:
+                raise FilterError(f"{at} has {len(value)} conditions, allowed are 1 to {MOST_CONDITIONS}")
             inner = tuple(_object(one, f"{at}[{i}]", depth + 1) for i, one in enumerate(value))
             parts.append(AllOf(inner) if name == "and" else AnyOf(inner))
         elif name == "not" and isinstance(value, Mapping | str):

@@ -60,13 +60,19 @@ class Fsck:
                 if said:
                     yield Problem(one.name, f"index of {target}: {said}", in_cache=True)
 
-    def rebuild(self, name: str) -> None:
-        """Build a collection's index anew from its rows. Raises NotFound, OSError (a full disk)."""
+    def rebuild(self, name: str) -> str | None:
+        """Build a collection's index anew from its rows. None, or why it was not.
+
+        Raises NotFound, OSError (a full disk).
+        """
         one = self._collections.get(name)
+        if self._checks.of_rows(one):
+            return "its rows must be put right first"
         self._builds.forget(one.collection_id)
         live = LiveIndex(self._database, self._folder, self._config)
         if live.view(one) is not None:
             live.fold(one.collection_id)
+        return None
 
     def _wrong_index(self, one: Collection, target: Target) -> str | None:
         said: str | None = None

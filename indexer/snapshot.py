@@ -11,6 +11,7 @@ import datetime as dt
 import hashlib
 import json
 import os
+import re
 import shutil
 import tarfile
 import tempfile
@@ -25,10 +26,14 @@ from indexer.database import Database
 from indexer.errors import IndexerError
 from indexer.files import Blobs
 from indexer.store.dump import Load, dumped
+from indexer.store.images import Images
 
 FORMAT = 1
 MANIFEST = "manifest.json"
 STALE_S = 86_400.0
+TRIES = 5
+TABLES = ("collection", "generation", "image", "text", "embedding", "caption", "perceptual_hash")
+"""That every schema has."""
 
 
 class SnapshotBroken(IndexerError):
@@ -58,6 +63,23 @@ def write_snapshot(database: Database, data: Path, target: Path) -> Snapshot:
     """
     if target.exists():
         raise FileExistsError(f"{target} is there already: name another file")
+    for _ in range(TRIES):
+        try:
+            return _written(database, data, target)
+        except _BlobGone as gone:  # its image was deleted, and swept, before the blob could be linked
+            digest = str(gone)
+            if digest in Images(database).blobs_in_use():
+                raise FileNotFoundError(
+                    f"blob {digest[:12]}… is not there: `textmm fsck` says what is wrong"
+                ) from gone
+    raise FileNotFoundError("images were deleted faster than their blobs could be kept: try again")
+
+
+class _BlobGone(Exception):
+    pass
+
+
+def _written(database: Database, data: Path, target: Path) -> Snapshot:
     blobs = Blobs(data / "blobs")
     partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -66,7 +88,10 @@ def write_snapshot(database: Database, data: Path, target: Path) -> Snapshot:
             staged = Path(temporary)
             with dumped(database) as dump:
                 for digest in sorted(dump.blobs()):
-                    blobs.link(digest, staged)  # before the rows: a blob that dies now is kept
+                    try:
+                        blobs.link(digest, staged)  # before the rows: a blob that dies now is kept
+                    except FileNotFoundError as error:
+                        raise _BlobGone(digest) from error
                 paths = {f"blobs/{path.name}": path for path in sorted(staged.iterdir())}
                 for name in dump.tables:
                     path = staged / f"{name}.parquet"
@@ -117,6 +142,10 @@ def restore_snapshot(database: Database, data: Path, source: Path) -> Snapshot:
         raise NotEmpty(
             f"the database has schema {there}, the snapshot {snapshot.revision}: use a new database"
         )
+    if snapshot.revision not in database.revisions():
+        raise SnapshotBroken(
+            f"{source} was made by schema {snapshot.revision}, which nobody knows: it is damaged"
+        )
     database.upgrade_to(snapshot.revision)
     blobs = Blobs(data / "blobs")
     with tarfile.open(source, "r:") as archive, database.write() as connection:
@@ -125,7 +154,7 @@ def restore_snapshot(database: Database, data: Path, source: Path) -> Snapshot:
             raise NotEmpty("there are rows already in this database: restore into an empty place")
         for name in snapshot.files:
             if name.startswith("blobs/"):
-                blobs.put(_member(archive, name).read())
+                blobs.put(_member(archive, name).read(), anew=True)
         for table in load.tables:
             for rows in _read_table(_member(archive, f"tables/{table}.parquet"), load.columns(table)):
                 load.insert(table, rows)
@@ -168,11 +197,18 @@ def _anonymous(member: tarfile.TarInfo) -> tarfile.TarInfo:
 def _manifest(archive: tarfile.TarFile, source: Path) -> Snapshot:
     try:
         data = json.loads(_member(archive, MANIFEST).read())
-        if data.pop("format") != FORMAT:
-            raise SnapshotBroken(f"{source}: made by a newer version of the snapshot format")
-        return Snapshot(**data)
-    except (KeyError, ValueError, TypeError) as error:
+        version = data.pop("format")
+        snapshot = Snapshot(**data)
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise SnapshotBroken(f"{source}: no snapshot of ours, or one that broke off: no manifest") from error
+    if version != FORMAT:
+        raise SnapshotBroken(f"{source}: made by a newer version of the snapshot format")
+    whole = isinstance(snapshot.files, dict) and {f"tables/{name}.parquet" for name in TABLES} <= set(
+        snapshot.files
+    )
+    if not whole or not re.fullmatch(r"\d{4}", str(snapshot.revision)):
+        raise SnapshotBroken(f"{source}: its manifest names no tables or no schema: it is damaged")
+    return snapshot
 
 
 def _member(archive: tarfile.TarFile, name: str) -> IO[bytes]:

@@ -82,7 +82,7 @@ class SearchEngine:
         )
         self._queries = Queries(encoder, self.batching, self.images, self.uploads, contents)
         self._embeddings = Embeddings(database)
-        self._maintenance = Maintenance(
+        self.maintenance = Maintenance(
             poll=self.live.poll,
             sweep=lambda: blobs.sweep(self.images.blobs_in_use()),
             poll_s=config.index.poll_s,
@@ -93,10 +93,10 @@ class SearchEngine:
         for collection in self.collections.all():
             self.live.view(collection)
         self.batching.encode_texts(["warm"])
-        self._maintenance.start()
+        self.maintenance.start()
 
     def close(self) -> None:
-        self._maintenance.close()
+        self.maintenance.close()
         self.batching.close()
 
     def check_ready(self) -> None:

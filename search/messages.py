@@ -24,7 +24,9 @@ Key = Annotated[str, Meta(min_length=1, max_length=512, pattern=NO_NUL)]
 Style = Annotated[str, Meta(min_length=1, max_length=64)]
 
 MAX_K = 1000
+MAX_FACETS = 20
 MAX_FACET_VALUES = 100
+Edges = Annotated[list[str | int | float], Meta(max_length=100)]
 MAX_TEXT = 20_000
 """Characters of a query or a text; the model reads its first tokens."""
 Text = Annotated[str, Meta(max_length=MAX_TEXT, pattern=NO_NUL)]
@@ -56,9 +58,9 @@ class SearchRequest(Request, kw_only=True):
     """a stored picture: more like this"""
     vector: list[float] | None = None
     k: Annotated[int, Meta(ge=1, le=MAX_K)] = 10
-    filter: str | dict[str, Any] = {}
+    filter: Annotated[str, Meta(max_length=MAX_TEXT)] | dict[str, Any] = {}
     """an expression, or an object: attribute: value, [values] or {"<": value, …}; all must hold"""
-    facets: Annotated[list[str | dict[str, list[str | int | float]]], Meta(max_length=20)] = []
+    facets: Annotated[list[str | dict[str, Edges]], Meta(max_length=MAX_FACETS)] = []
     """attributes whose values are counted over what the filter lets through; {attribute: edges} by ranges"""
     explain: bool = False
     """say how it was searched"""
@@ -313,6 +315,8 @@ def parse(kind: type[T], data: bytes | str) -> T:
         return msgspec.json.decode(data, type=kind)
     except msgspec.ValidationError as error:
         raise _bad(str(error)) from error
+    except RecursionError as error:
+        raise BadRequest("the body is nested too deep") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise BadRequest(f"the body is not JSON: {error}") from error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -18,7 +19,6 @@ from search import messages as m
 from search.messages import BadRequest
 
 Ids = NDArray[np.int64]
-MOST_FACETS = 20
 
 
 @dataclass(frozen=True)
@@ -43,13 +43,21 @@ class Selection:
         attributes = self.view.attributes
         masks = self.masks or [np.ones(len(part.ids), dtype=bool) for part in attributes.parts]
         living = list(attributes.without(masks, self.view.vectors.dead))
+        wanted = [pair for one in asked for pair in ([(one, [])] if isinstance(one, str) else one.items())]
+        twice = next((name for name, n in Counter(name for name, _ in wanted).items() if n > 1), None)
+        if twice is not None or len(wanted) > m.MAX_FACETS:
+            said = (
+                f"{twice!r} twice"
+                if twice is not None
+                else f"{len(wanted)} attributes, {m.MAX_FACETS} at most"
+            )
+            raise BadRequest(f"facets names {said}", "facets")
         out = {}
-        for one in asked:
-            for name, edges in [(one, [])] if isinstance(one, str) else one.items():
-                try:
-                    out[name] = facet_message(facet(name, edges, attributes, living))
-                except FilterError as error:
-                    raise BadRequest(str(error), "facets") from error
+        for name, edges in wanted:
+            try:
+                out[name] = facet_message(facet(name, edges, attributes, living))
+            except FilterError as error:
+                raise BadRequest(str(error), "facets") from error
         return out
 
     def explain(self) -> m.Explain:

@@ -25,6 +25,8 @@ from indexer.columns import Numbers
         ("2026-01-31 09:30:00.25+02:00", "datetime"),
         ("2026-02-31", "string"),
         ("2026-01", "string"),
+        ("0001-01-01T00:00:00+01:00", "string"),
+        ("9999-12-31T23:59:59-01:00", "string"),
         ("31.01.2026", "string"),
     ],
 )
@@ -75,6 +77,7 @@ def test_a_value_is_kept_in_its_attributes_type(value: Any, kind: Type, kept: An
         ("nan", "number", "is no number"),
         (True, "number", "is no number"),
         (["3"], "number", "is no number"),
+        (10**400, "number", "is no number"),
         ("soon", "datetime", "is no date or time like 2026-01-31"),
         (3, "datetime", "is no date or time"),
         ("yes", "bool", "is neither true nor false"),

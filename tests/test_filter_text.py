@@ -32,6 +32,7 @@ A, B, C = (Compare(name, "=", i) for i, name in enumerate("abc", start=1))
         ("not a = 1 and b = 2", AllOf((Not(A), B))),
         ("a.b-c = 1", Compare("a.b-c", "=", 1)),
         ("`in` = x", Compare("in", "=", "x")),
+        ("`a``b` = x", Compare("a`b", "=", "x")),
         ("a = 1\n  and\tb = 2", AllOf((Compare("a", "=", 1), Compare("b", "=", 2)))),
     ],
 )  # fmt: skip
@@ -62,6 +63,8 @@ def test_a_filter_in_words_reads_as_its_condition(text: str, condition: Conditio
         ("a = 1\nand b ? 2", ["character 13: found '?'", "and b ? 2\n" + " " * 8 + "^"]),
         ("x" * 200 + " ? 1", ["character 202: found '?'"]),
         ("not", ["character 4: expected an attribute"]),
+        ("a < 1" + "0" * 5000, ["character 5: expected a shorter number"]),
+        ("a < " + "1" * 15_000 + "x", ["character 5: found '1'"]),
         (")", ["character 1: expected an attribute, found ')'"]),
     ],
 )  # fmt: skip

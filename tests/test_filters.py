@@ -168,6 +168,8 @@ def test_any_condition_allows_what_a_loop_finds_and_reads_back_as_it_is_written(
         ("not colour exists", "no image here has the attribute 'colour'"),
         ({"price": "cheap"}, 'price is of type number, and "cheap" is no number'),
         ({"price": True}, "price is a number, got true"),
+        ({"price": 10**400}, "price is of type number, and 1000+ is no number"),
+        ("price < 1" + "0" * 400, "price is of type number, and 1000+ is no number"),
         ({"sale": 1}, "sale is of type bool, and 1 is neither true nor false"),
         ({"made": "soon"}, 'made is of type datetime, and "soon" is no date or time'),
         ({"sale": {"<": True}}, "sale is of type bool, which has no order"),
@@ -179,12 +181,13 @@ def test_any_condition_allows_what_a_loop_finds_and_reads_back_as_it_is_written(
         ({"size": [["M"]]}, r"filter\.size\[0\] must be a string"),
         ({"size": {"in": "M"}}, r"filter\.size\.in must be a list"),
         ({"size": {"exists": "yes"}}, r"filter\.size\.exists must be true or false"),
-        ({"or": []}, r"filter\.or is an empty list"),
+        ({"or": []}, r"filter\.or has 0 conditions, allowed are 1 to 1000"),
         ({"or": [{"size": "M"}, {}]}, r"filter\.or\[1\] names no attribute"),
         ({"and": [3]}, r"filter\.and\[0\] must be an object or a string, got 3"),
         ({}, "filter names no attribute: leave it out to allow everything"),
         ("", "the filter is empty: leave it out"),
-        ({"and": [{"size": "M"}] * 1001}, "more than 1000 conditions"),
+        ({"and": [{"size": "M"}] * 1001}, "has 1001 conditions"),
+        ({"and": [{"or": [{"size": "M"}] * 501}] * 2}, "more than 1000 conditions"),
         ("not " * 60 + "size = M", "nested more than 50 deep"),
     ],
 )
@@ -203,6 +206,14 @@ def test_an_attribute_named_like_an_operator_is_reached_in_backquotes() -> None:
     assert allowed("`or` = x", index) == [1]
     assert allowed("`a b` >= 3", index) == [2]
     assert allowed({"or": "x"}, index) == [1]
+
+
+def test_a_prefix_is_of_the_value_as_a_string() -> None:
+    index = AttributeIndex({"s": "string"}).with_rows(
+        np.array([1, 2, 3]), [{"s": 3.0}, {"s": True}, {"s": "x"}]
+    )
+
+    assert [allowed({"s": {"prefix": value}}, index) for value in (3.0, True, "")] == [[1], [2], [1, 2, 3]]
 
 
 def test_without_rows_a_filter_allows_none() -> None:

@@ -185,3 +185,31 @@ def test_a_torn_sqlite_file_is_told_and_nothing_else(tmp_path: Path, migrated: P
 
     assert found
     assert {one.where for one in found} == {"database"}
+
+
+@pytest.mark.parametrize("left", ["images without texts", "nothing"])
+def test_an_index_without_a_living_row_is_clean(any_database: Database, data: Path, left: str) -> None:
+    shop = Shop(any_database)
+    shop.put(*(new_image(f"{i}", np.eye(DIM, dtype=np.float32)[i]) for i in range(5)))
+    live = LiveIndex(any_database, data / "indexes", CONFIG)
+    live.view(shop.collection)
+    live.poll()
+    if left == "nothing":
+        shop.delete(*shop.truth)
+
+    assert len(list((data / "indexes").glob("*.faiss"))) == 2
+    assert problems(shop, data) == []
+
+
+def test_an_index_is_not_built_anew_from_rows_that_are_wrong_themselves(shop: Shop, data: Path) -> None:
+    with shop.database.write() as connection:
+        connection.exec_driver_sql(
+            "UPDATE embedding SET vector = 'ab' WHERE id = (SELECT max(id) FROM embedding)"
+        )
+    (path,) = (data / "indexes").glob("*-images-*.faiss")
+    path.write_bytes(b"xx")
+
+    refused = Fsck(shop.database, data, CONFIG).rebuild("shop")
+
+    assert refused == "its rows must be put right first"
+    assert {one.in_cache for one in problems(shop, data)} == {True, False}

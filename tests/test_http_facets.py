@@ -3,6 +3,7 @@
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 
 from indexer.database import Database
@@ -10,6 +11,7 @@ from indexer.store.images import Images
 from search.engine import SearchEngine
 from tests.drawn import COLOURS, draw, encoded
 from tests.refusals import refusal
+from tests.rows import new_image
 
 AT = "/v1/collections/shop"
 RED = encoded(draw("circle", "red"))
@@ -166,3 +168,50 @@ def test_another_process_takes_up_a_declared_type(
     assert len(found["hits"]) == 7  # 1 and 10 to 15
     assert found["facets"]["number"]["distinct"] == 7
     assert Images(indexed).get(shop.collection_id, "red-circle.png").attributes["number"] == 0
+
+
+@pytest.mark.parametrize(
+    "nested", ['{"number": ' + "[" * 5000 + "]" * 5000 + "}", '{"not": ' * 5000 + "{}" + "}" * 5000]
+)
+def test_a_filter_that_is_nested_for_ever_is_refused(http: httpx.Client, nested: str) -> None:
+    body = f'{{"collection": "shop", "text": "x", "filter": {nested}}}'
+
+    answer = http.post("/v1/search", content=body, headers={"Content-Type": "application/json"})
+
+    assert refusal(answer) == (400, "invalid_request", None)
+    assert answer.json()["error"]["message"] == "the body is nested too deep"
+
+
+def test_numbers_no_float_can_hold_are_kept_and_cannot_become_numbers(http: httpx.Client) -> None:
+    made = put(http, "a", big=10**400)
+    declared = http.put(AT, json={"attributes": {"big": "number"}})
+    http.put(AT, json={"attributes": {"later": "number"}})
+    refused = put(http, "b", later=10**400)
+
+    assert (made.status_code, http.get(AT).json()["attributes"]["big"]) == (201, "string")
+    assert refusal(declared) == (409, "conflict", None)
+    assert refusal(refused)[:2] == (400, "invalid_request")
+    assert [hit["key"] for hit in search(http, filter={"big": 10**400})["hits"]] == ["a"]
+
+
+def test_the_page_narrows_by_what_its_own_process_has_taken_up(
+    engine: SearchEngine, indexed: Database, http: httpx.Client
+) -> None:
+    engine.maintenance.close()
+    shop = engine.collections.get("shop")
+    assert shop.generation is not None
+    row = new_image(
+        "new", np.eye(engine.encoder.embed_dim, dtype=np.float32)[0], attributes={"brandnew": "x"}
+    )
+    Images(indexed).put(shop.collection_id, shop.generation.generation_id, [row])  # as another process would
+
+    assert http.get("/", params={"collection": "shop", "q": "x"}).status_code == 200
+
+
+def test_the_page_narrows_by_an_attribute_that_is_named_like_an_operator(http: httpx.Client) -> None:
+    put(http, "a", **{"not": "x", "or": "y"})
+
+    page = http.get("/", params={"collection": "shop", "q": "x", "f": ["not:x", "or:y"]})
+
+    assert page.status_code == 200
+    assert page.text.count('class="hit"') == 1

@@ -233,7 +233,7 @@ def test_a_blob_that_is_gone_fails_the_snapshot_by_name(shop: Shop, data: Path, 
     for path in (data / "blobs").glob("??/*"):
         path.unlink()
 
-    with pytest.raises(FileNotFoundError, match="blobs/"):
+    with pytest.raises(FileNotFoundError, match=r"blob [0-9a-f]{12}… is not there"):
         write_snapshot(shop.database, data, tmp_path / "a.tar")
 
     assert [path.name for path in tmp_path.glob("*.tar*")] == []
@@ -267,3 +267,80 @@ def test_a_snapshot_of_an_older_schema_is_brought_to_this_one(
     empty.check()
     assert Collections(empty).get("old").types == {"size": "number", "made": "datetime"}
     assert str(Images(empty).get(1, "a").created_at).startswith("2026-01-31 00:00:00")
+
+
+def test_an_image_that_is_deleted_and_swept_meanwhile_does_not_fail_the_snapshot(
+    shop: Shop, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link = Blobs.link
+    deleted: list[str] = []
+
+    def overtaken(self: Blobs, digest: str, into: Path) -> None:
+        if not deleted:
+            shop.delete("own")
+            deleted.append(digest)
+            self.sweep(Images(shop.database).blobs_in_use(), grace_s=-1)
+        link(self, digest, into)
+
+    monkeypatch.setattr(Blobs, "link", overtaken)
+
+    written = write_snapshot(shop.database, data, tmp_path / "a.tar")
+
+    assert deleted
+    assert [name for name in written.files if name.startswith("blobs/")] == []
+    assert written.collections[0]["images"] == 11
+
+
+def test_a_strangers_table_in_the_same_database_stays_out(
+    shop: Shop, data: Path, tmp_path: Path, empty: Database
+) -> None:
+    for database in (shop.database, empty):
+        with database.write() as connection:
+            connection.execute(sql("CREATE TABLE other_app (secret TEXT)"))
+            connection.execute(sql("INSERT INTO other_app VALUES ('mine')"))
+
+    written = write_snapshot(shop.database, data, tmp_path / "a.tar")
+    restore_snapshot(empty, tmp_path / "there", tmp_path / "a.tar")
+
+    assert "tables/other_app.parquet" not in written.files
+    assert rows_of(empty) == rows_of(shop.database)
+
+
+@pytest.mark.parametrize(
+    "manifest",
+    [
+        "3",
+        '"x"',
+        "[]",
+        "{}",
+        '{"format": 1, "revision": 2, "created_at": "", "collections": [], "files": {}}',
+        '{"format": 1, "revision": "0002", "created_at": "", "collections": [], "files": {}}',
+        '{"format": 1, "revision": "0002", "created_at": "", "collections": [], "files": ["a"]}',
+        '{"format": 9, "revision": "0002", "created_at": "", "collections": [], "files": {}}',
+    ],
+)
+def test_a_manifest_that_makes_no_sense_is_no_snapshot(
+    tmp_path: Path, database: Database, manifest: str
+) -> None:
+    archive = tmp_path / "a.tar"
+    with tarfile.open(archive, "w:") as made_up:
+        member = tarfile.TarInfo("manifest.json")
+        member.size = len(manifest)
+        made_up.addfile(member, BytesIO(manifest.encode()))
+
+    with pytest.raises(SnapshotBroken, match=r"a\.tar: "):
+        restore_snapshot(database, tmp_path / "there", archive)
+
+
+def test_a_wrong_blob_that_is_there_is_put_right_by_a_restore(
+    shop: Shop, data: Path, tmp_path: Path, empty: Database
+) -> None:
+    write_snapshot(shop.database, data, tmp_path / "a.tar")
+    digest = next(path.name for path in (data / "blobs").glob("??/*"))
+    wrong = tmp_path / "there" / "blobs" / digest[:2] / digest
+    wrong.parent.mkdir(parents=True)
+    wrong.write_bytes(b"go")
+
+    restore_snapshot(empty, tmp_path / "there", tmp_path / "a.tar")
+
+    assert wrong.read_bytes() == b"a picture"

@@ -84,7 +84,11 @@ class Checks:
                 if row.dead_seq is None and len(row.vector) == size:
                     living.append(row.id)
                     parts.append(row.vector)
-        vectors = np.frombuffer(b"".join(parts), dtype="<f2").reshape(len(living), -1).astype(np.float32)
+        vectors = (
+            np.frombuffer(b"".join(parts), dtype="<f2")
+            .reshape(len(living), one.generation.embed_dim)
+            .astype(np.float32)
+        )
         return IndexedRows(np.array(ids, dtype=np.int64), np.array(living, dtype=np.int64), vectors)
 
 

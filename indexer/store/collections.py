@@ -110,7 +110,7 @@ class Collections:
             row = connection.execute(select(collection).where(chosen).with_for_update()).first()
             if row is None:
                 raise NotFound("collection", str(collection_id))
-            declared = {k: v for k, v in {**row.declared_types, **types}.items() if v is not None}
+            declared = {k: v for k, v in {**(row.declared_types or {}), **types}.items() if v is not None}
             if declared == row.declared_types:
                 return
             _check_values(connection, collection_id, {k: v for k, v in types.items() if v is not None})
@@ -222,8 +222,8 @@ def _collection(row: Row[Any]) -> Collection:
         row.is_bank,
         row.limits,
         row.caption_style,
-        row.inferred_types,
-        row.declared_types,
+        row.inferred_types or {},
+        row.declared_types or {},
         active,
         row.change_seq,
         row.created_at,

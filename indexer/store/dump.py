@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, MetaData, func, insert, select, text, types
 
 from indexer.database import Database
-from indexer.tables import collection, generation, image, index_build
+from indexer.tables import collection, generation, image, index_build, metadata
 
 ROWS = 2000
 """At a time."""
@@ -116,6 +116,5 @@ _KINDS: dict[str, tuple[type[types.TypeEngine[Any]], ...]] = {
 def _reflected(connection: Connection) -> MetaData:
     """The tables as they are in this database, whatever version made them."""
     found = MetaData()
-    found.reflect(connection)
-    found.remove(found.tables["alembic_version"])
+    found.reflect(connection, only=lambda name, _: name in metadata.tables)  # others may share a database
     return found

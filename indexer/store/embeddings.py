@@ -110,7 +110,7 @@ def _state(connection: Connection, collection_id: int) -> tuple[int, Mapping[str
             collection.c.id == collection_id
         )
     ).first()
-    return (0, {}) if row is None else (row[0], {**row[1], **row[2]})
+    return (0, {}) if row is None else (row[0], {**(row[1] or {}), **(row[2] or {})})
 
 
 def _join(target: Target, where: tuple[ColumnElement[bool], ...], *, vectors: bool) -> Any:

@@ -38,22 +38,33 @@ def fsck(collection: str | None, contents: bool, repair: bool, as_json: bool, co
             problems = list(check.check(contents=contents))
         else:
             problems = list(check.check_collection(Collections(database).get(collection)))
-        mended = {one.where for one in problems if one.in_cache} if repair else set()
-        for name in sorted(mended):
-            check.rebuild(name)
+        refused: dict[str, str | None] = {}
+        if repair:
+            refused = {one.where: check.rebuild(one.where) for one in problems if one.in_cache}
         for one in problems:
-            done = one.in_cache and one.where in mended
+            done = one.in_cache and one.where in refused and refused[one.where] is None
             left += not done
             if as_json:
                 row = {"where": one.where, "problem": one.what, "in_cache": one.in_cache, "mended": done}
                 click.echo(json.dumps(row, ensure_ascii=False))
             else:
-                remedy = " (built anew)" if done else " (mend it with --repair)" if one.in_cache else ""
-                click.echo(f"{one.where}: {one.what}{remedy}")
+                click.echo(f"{one.where}: {one.what}{_remedy(one.in_cache, done, refused.get(one.where))}")
     if not problems and not as_json:
         click.echo("clean")
     if left:
         raise click.exceptions.Exit(1)
+
+
+def _remedy(in_cache: bool, done: bool, refused: str | None) -> str:
+    if not in_cache:
+        return ""
+    return (
+        " (built anew)"
+        if done
+        else f" (not built anew: {refused})"
+        if refused
+        else " (mend it with --repair)"
+    )
 
 
 @click.command()

@@ -11,6 +11,8 @@ from pathlib import Path
 from flask import Blueprint, Request, Response, render_template, request, send_from_directory, url_for
 from werkzeug.exceptions import RequestEntityTooLarge
 
+from indexer.conditions import AllOf, Compare
+from indexer.filter_text import written
 from indexer.hashing import sha256
 from search import messages as m
 from search.engine import SearchEngine
@@ -168,14 +170,16 @@ def look_up(engine: SearchEngine, asked: Asked) -> Shown:
         _show_hits(shown, [_as_hit(image) for image in images], asked.k)
         shown.examples = examples(images)
         return shown
-    query: dict[str, object] = {"collection": collection.name, "k": fetch, "filter": shown.filters}
+    query: dict[str, object] = {"collection": collection.name, "k": fetch}
+    if shown.filters:
+        query["filter"] = written(AllOf(tuple(Compare(name, "=", v) for name, v in shown.filters.items())))
     if asked.like:
         shown.like = engine.catalogue.get_image(collection.name, asked.like)
         query["image_key"] = asked.like
     elif asked.picture is None:
         query["text"] = asked.q or " ".join(map(value_text, shown.filters.values()))
     search = m.convert(
-        m.SearchRequest, query | {"facets": narrowable(collection, shown.filters), "explain": True}
+        m.SearchRequest, query | {"facets": narrowable(engine, collection, shown.filters), "explain": True}
     )
     found = engine.search(search, image=asked.picture)
     _show_hits(shown, found.hits or [], asked.k)
@@ -213,11 +217,13 @@ def equality(text: str, known: Iterable[str]) -> tuple[str, str]:
     return name, text[len(name) + 1 :]
 
 
-def narrowable(collection: m.Collection, filters: Iterable[str]) -> list[str]:
-    """Attributes that may be narrowed down by: those of words, as many as a request may ask for."""
+def narrowable(engine: SearchEngine, collection: m.Collection, filters: Iterable[str]) -> list[str]:
+    """Attributes that may be narrowed down by: those of words that this process's view has, as many as may be asked."""
+    view = engine.live.view(engine.collections.get(collection.name))
+    types = view.images.attributes.types if view is not None else {}
     kinds = ("string", "strings", "bool")
-    return [name for name, kind in collection.attributes.items() if kind in kinds and name not in filters][
-        :20
+    return [name for name, kind in sorted(types.items()) if kind in kinds and name not in filters][
+        : m.MAX_FACETS
     ]
 
 
