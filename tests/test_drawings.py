@@ -9,6 +9,7 @@ from PIL import Image
 
 from textmm.drawings import COLOURS, KINDS, DrawnProduct, draw_catalogue, drawn_products
 
+pytestmark = pytest.mark.slow
 PAIRS = len(KINDS) * len(COLOURS)
 
 
