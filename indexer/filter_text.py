@@ -64,7 +64,7 @@ class _Text:
             raise FilterError("the filter is empty: leave it out to allow everything")
         condition = self._or()
         if self._token.kind != "end":
-            raise self._wrong("and, or, or the end" + self._hint())
+            raise self._wrong("and, or, or the end", self._hint())
         return condition
 
     def _or(self) -> Condition:
@@ -171,17 +171,16 @@ class _Text:
         return token.text.lower() in _KEYWORDS
 
     def _hint(self) -> str:
-        before = self._tokens[self._next - 1]
-        return (
-            f'; is it part of the value? Then quote it: "{before.text} {self._token.text}"'
-            if (before.kind == "word" and self._token.kind in ("word", "number"))
-            else ""
-        )
+        """When words follow each other: perhaps they are one value."""
+        before, token = self._tokens[self._next - 1], self._token
+        if before.kind != "word" or token.kind not in ("word", "number"):
+            return ""
+        return f'; if it belongs to the value, quote it: "{before.text} {token.text}"'
 
-    def _wrong(self, wanted: str) -> FilterError:
+    def _wrong(self, wanted: str, hint: str = "") -> FilterError:
         token = self._token
         found = "the end" if token.kind == "end" else repr(token.text)
-        return _pointing(self._text, token.at, f"expected {wanted}, found {found}")
+        return _pointing(self._text, token.at, f"expected {wanted}, found {found}{hint}")
 
     def _tokenised(self) -> Iterator[_Token]:
         at = 0

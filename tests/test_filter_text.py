@@ -48,7 +48,7 @@ def test_a_filter_in_words_reads_as_its_condition(text: str, condition: Conditio
             "colour = red an price < 5",
             ["character 14: expected and, or, or the end", '"red an"', "price < 5\n" + " " * 15 + "^"],
         ),
-        ("colour = Navy Blue", ["character 15", 'Then quote it: "Navy Blue"']),
+        ("colour = Navy Blue", ["character 15", 'quote it: "Navy Blue"']),
         ("price <", ["character 8: expected a value, found the end"]),
         ("= 3", ["character 1: expected an attribute, found '='"]),
         ("price = and", ["character 9: expected a value, found 'and'"]),
