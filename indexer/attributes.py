@@ -7,16 +7,14 @@ import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from indexer.columns import Column, Lists, Mask, Numbers, Stored, Words
+from indexer.ids import Ids, is_in, places
 
-Ids = NDArray[np.int64]
 Type = Literal["string", "number", "bool", "datetime", "strings"]
-TYPES: tuple[Type, ...] = get_args(Type)
 LARGEST_EXACT = 2**53
 """A float64 holds whole numbers exactly up to here; longer ones are identifiers, kept as strings."""
 _TIME = re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d{1,6})?)?(Z|[+-]\d\d:?\d\d)?)?")
@@ -154,7 +152,7 @@ class AttributeIndex:
 
     def only(self, ids: Ids) -> AttributeIndex:
         """One that has these rows (ascending) alone, in one part."""
-        kept = [part for part in (_taken(p, _is_in(p.ids, ids)) for p in self.parts) if len(part.ids)]
+        kept = [part for part in (_taken(p, is_in(p.ids, ids)) for p in self.parts) if len(part.ids)]
         while len(kept) > 1:
             kept[-2:] = [_joined(kept[-2], kept[-1], self.types)]
         return AttributeIndex(self.types, tuple(kept))
@@ -168,10 +166,8 @@ class AttributeIndex:
         """The masks without the rows of these ids (ascending)."""
         for part, mask in zip(self.parts, masks, strict=True):
             if len(dead):
-                at = np.searchsorted(part.ids, dead)
-                at = at[at < len(part.ids)]
                 mask = mask.copy()
-                mask[at[_is_in(part.ids[at], dead)]] = False
+                mask[places(part.ids, dead)] = False
             yield mask
 
 
@@ -221,13 +217,3 @@ def _seconds(text: str) -> float | None:
         return (at if at.tzinfo else at.replace(tzinfo=dt.UTC)).astimezone(dt.UTC).timestamp()
     except (ValueError, OverflowError):
         return None
-
-
-def _is_in(ids: Ids, those: Ids) -> Mask:
-    """For each of `ids` whether it is among `those` (ascending)."""
-    if not len(those):
-        return np.zeros(len(ids), dtype=bool)
-    at = np.searchsorted(those, ids)
-    at[at == len(those)] = 0
-    found: Mask = those[at] == ids
-    return found

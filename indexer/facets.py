@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from indexer.attributes import AttributeIndex, Part, Type, shown, stored
 from indexer.columns import Mask, Numbers, count
 from indexer.conditions import FilterError
+from indexer.filters import known_type
 
 MOST_VALUES = 100
 """Of one facet, those with the most rows."""
@@ -41,10 +42,7 @@ def facet(name: str, edges: Sequence[Shown], attributes: AttributeIndex, masks: 
 
     Raises FilterError for an attribute no image here has, and for ranges of what has no order in numbers.
     """
-    kind = attributes.types.get(name)
-    if kind is None:
-        there = ", ".join(attributes.names) or "none"
-        raise FilterError(f"no image here has the attribute {name!r}; there are: {there}")
+    kind = known_type(name, attributes)
     parts = list(zip(attributes.parts, masks, strict=True))
     with_value = sum(count(mask & column.exists()) for part, mask in parts if (column := part.column(name)))
     missing = sum(count(mask) for mask in masks) - with_value

@@ -165,7 +165,7 @@ class _Text:
 
     def _expect(self, text: str) -> None:
         if not self._took(text):
-            raise self._wrong(repr(text)[1:-1])
+            raise self._wrong(text)
 
     def _is_keyword(self, token: _Token) -> bool:
         return token.text.lower() in _KEYWORDS

@@ -70,16 +70,16 @@ def _checked(condition: Condition, attributes: AttributeIndex) -> Ask:
             ask = _checked(inner, attributes)
             return lambda part: ~ask(part)
         case Exists(name):
-            _type(name, attributes)
+            known_type(name, attributes)
             return _on_column(name, lambda column: column.exists())
         case OneOf(name, values):
-            kind = _type(name, attributes)
+            kind = known_type(name, attributes)
             wanted = [_asked(name, value, kind) for value in values]
             if kind in ("number", "datetime"):
                 return _on_column(name, lambda column: np.isin(column.values, wanted))  # type: ignore[union-attr]
             return _on_column(name, lambda column: column.one_of(wanted))  # type: ignore[union-attr, arg-type]
         case Compare(name, sign, value):
-            return _comparison(name, sign, value, _type(name, attributes))
+            return _comparison(name, sign, value, known_type(name, attributes))
 
 
 def _comparison(name: str, sign: str, value: Value, kind: Type) -> Ask:
@@ -115,7 +115,8 @@ def _on_column(name: str, ask: Callable[[Column], Mask]) -> Ask:
     return of
 
 
-def _type(name: str, attributes: AttributeIndex) -> Type:
+def known_type(name: str, attributes: AttributeIndex) -> Type:
+    """Raises FilterError, with the attributes that there are."""
     kind = attributes.types.get(name)
     if kind is None:
         there = ", ".join(attributes.names) or "none"

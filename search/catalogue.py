@@ -122,12 +122,14 @@ class Catalogue:
             return self.collection_message(self._collections.get(name)), True
         if request.bank not in (None, there.is_bank):
             raise Conflict(f"collection {name!r} exists and is {'a bank' if there.is_bank else 'no bank'}")
+        self._collections.declare_types(
+            there.collection_id, request.attributes
+        )  # may refuse: nothing is set yet
         self._collections.set(
             there.collection_id,
             limits=changed_limits(there.limits, request.limits),
             caption_style=request.caption_style or there.caption_style,
         )
-        self._collections.declare_types(there.collection_id, request.attributes)
         self._live.take_up(self._collections.get(name))
         return self.collection_message(self._collections.get(name)), False
 

@@ -25,7 +25,6 @@ Style = Annotated[str, Meta(min_length=1, max_length=64)]
 
 MAX_K = 1000
 MAX_FACETS = 20
-MAX_FACET_VALUES = 100
 Edges = Annotated[list[str | int | float], Meta(max_length=100)]
 MAX_TEXT = 20_000
 """Characters of a query or a text; the model reads its first tokens."""

@@ -7,18 +7,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from indexer.columns import Mask
 from indexer.conditions import Condition, FilterError
 from indexer.facets import Facet, facet
 from indexer.filter_text import written
 from indexer.filters import parse, passing
+from indexer.ids import Ids
 from indexer.live import TargetView
 from search import messages as m
 from search.messages import BadRequest
-
-Ids = NDArray[np.int64]
 
 
 @dataclass(frozen=True)

@@ -7,14 +7,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexer.attributes import AttributeIndex
+from indexer.config import IndexConfig
 from indexer.database import Database
 from indexer.filters import parse, passing
 from indexer.live import View
 from indexer.store.collections import Collection, Collections
 from indexer.store.images import Images, NewImage
-from tests.rows import assert_exact, exact_vectors, made, new_image
+from tests.rows import DIM, assert_exact, exact_vectors, made, new_image
 
 NO_IDS = np.empty(0, dtype=np.int64)
+ONE = np.eye(DIM, dtype=np.float32)
+NEVER = IndexConfig(fold_rows=10**9)
+SOON = IndexConfig(fold_rows=5)
 
 
 @dataclass

@@ -148,11 +148,12 @@ def test_a_declared_type_rules_filters_and_what_is_put_and_can_be_taken_back(htt
 
 
 def test_a_type_that_a_value_cannot_be_of_is_a_conflict_that_names_the_image(http: httpx.Client) -> None:
-    refused = http.put(AT, json={"attributes": {"colour": "number"}})
+    refused = http.put(AT, json={"attributes": {"colour": "number"}, "limits": {"near_copy": 3}})
 
     assert refusal(refused) == (409, "conflict", None)
     assert "colour cannot be of type number: of image 'blue-circle.png'" in refused.json()["error"]["message"]
     assert http.get(AT).json()["attributes"]["colour"] == "string"
+    assert http.get(AT).json()["limits"]["near_copy"] == 31
 
 
 def test_another_process_takes_up_a_declared_type(

@@ -4,17 +4,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from indexer.config import IndexConfig
 from indexer.database import Database
 from indexer.live import LiveIndex
 from indexer.store.collections import Collections
-from tests.rows import DIM, exact_vectors, new_image
-from tests.shop import Shop
+from tests.rows import exact_vectors, new_image
+from tests.shop import NEVER, ONE, SOON, Shop
 
 ROOT = Path(__file__).parent.parent
-ONE = np.eye(DIM, dtype=np.float32)
-NEVER = IndexConfig(fold_rows=10**9)
-SOON = IndexConfig(fold_rows=5)
 
 
 @pytest.fixture

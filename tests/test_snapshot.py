@@ -282,7 +282,7 @@ def test_an_image_that_is_deleted_and_swept_meanwhile_does_not_fail_the_snapshot
             self.sweep(Images(shop.database).blobs_in_use(), grace_s=-1)
         link(self, digest, into)
 
-    monkeypatch.setattr(Blobs, "link", overtaken)
+    monkeypatch.setattr(Blobs, "link", overtaken)  # the real one, at the one moment that matters
 
     written = write_snapshot(shop.database, data, tmp_path / "a.tar")
 

@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, MetaData, func, insert, select, text, types
 
 from indexer.database import Database
+from indexer.store.images import blobs_of
 from indexer.tables import collection, generation, image, index_build, metadata
 
 ROWS = 2000
@@ -47,9 +48,7 @@ class Dump(_Tables):
                 yield [dict(row) for row in part]
 
     def blobs(self) -> set[str]:
-        own = self._connection.scalars(select(image.c.sha256).where(image.c.locator.is_(None))).all()
-        small = self._connection.scalars(select(image.c.thumbnail_sha256)).all()
-        return {*own, *(digest for digest in small if digest)}
+        return blobs_of(self._connection)
 
     def summary(self) -> list[dict[str, Any]]:
         """Collections with their model and size."""

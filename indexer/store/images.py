@@ -243,11 +243,16 @@ class Images:
     def blobs_in_use(self) -> set[str]:
         """sha256 of every blob that an image refers to."""
         with self._database.read() as connection:
-            own = connection.scalars(select(image.c.sha256).where(image.c.locator.is_(None))).all()
-            thumbnails = connection.scalars(
-                select(image.c.thumbnail_sha256).where(image.c.thumbnail_sha256.is_not(None))
-            ).all()
-        return {*own, *(t for t in thumbnails if t)}
+            return blobs_of(connection)
+
+
+def blobs_of(connection: Connection) -> set[str]:
+    """sha256 of every blob that an image of this state of the database refers to."""
+    own = connection.scalars(select(image.c.sha256).where(image.c.locator.is_(None))).all()
+    small = connection.scalars(
+        select(image.c.thumbnail_sha256).where(image.c.thumbnail_sha256.is_not(None))
+    ).all()
+    return {*own, *(digest for digest in small if digest)}
 
 
 def _next_seq(connection: Connection, collection_id: int) -> int:

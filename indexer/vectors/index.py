@@ -16,8 +16,9 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from indexer.ids import Ids, is_in, places
+
 Vectors = NDArray[np.float32]
-Ids = NDArray[np.int64]
 
 
 def _no_ids() -> Ids:
@@ -85,7 +86,7 @@ class VectorIndex:
 
     def living(self) -> Ids:
         ids = self.tail_ids if self.segment is None else np.concatenate([self.segment.ids, self.tail_ids])
-        return ids[~_is_in(ids, self.dead)] if len(self.dead) else ids
+        return ids[~is_in(ids, self.dead)] if len(self.dead) else ids
 
     def with_changes(self, ids: Ids, vectors: Vectors, dead: Ids) -> VectorIndex:
         """A view that has these rows too, and not the dead ones. Rows [m, d] float32, normalised.
@@ -99,13 +100,13 @@ class VectorIndex:
         if len(ids) != len(vectors):
             raise ValueError(f"{len(ids)} ids for {len(vectors)} vectors")
         known = self.tail_ids if self.segment is None else np.concatenate([self.segment.ids, self.tail_ids])
-        again = ids[np.isin(ids, known) | _is_in(ids, self.dead)]
+        again = ids[np.isin(ids, known) | is_in(ids, self.dead)]
         if len(again):
             raise ValueError(f"embedding {again[0]} is or was in the index: an id is never used again")
         if len(np.unique(ids)) < len(ids):
             raise ValueError(f"an embedding is given twice: {ids.tolist()}")
         dead = np.sort(dead)
-        keep = ~_is_in(self.tail_ids, dead)
+        keep = ~is_in(self.tail_ids, dead)
         kept = np.empty((0, self.dim), np.float32) if self.tail_vectors is None else self.tail_vectors[keep]
         return replace(
             self,
@@ -117,7 +118,7 @@ class VectorIndex:
     def only(self, ids: Ids) -> VectorIndex:
         """A view in which all rows but these (ascending) are dead."""
         living = self.living()
-        others = living[~_is_in(living, ids)]
+        others = living[~is_in(living, ids)]
         return self.with_changes(_no_ids(), np.empty((0, self.dim), np.float32), others)
 
     def plan(self, allowed: Ids | None) -> Plan:
@@ -125,7 +126,7 @@ class VectorIndex:
         rows = self.count
         if allowed is None:
             return Plan("exact", rows, rows)
-        living = len(allowed) if not len(self.dead) else int((~_is_in(allowed, self.dead)).sum())
+        living = len(allowed) if not len(self.dead) else int((~is_in(allowed, self.dead)).sum())
         return Plan(_way(living, rows), rows, living)
 
     def search(self, vectors: Vectors, k: int, *, allowed: Ids | None = None) -> tuple[Vectors, Ids]:
@@ -144,7 +145,7 @@ class VectorIndex:
             raise ValueError(f"k must be at least 1, got {k}")
         vectors = np.ascontiguousarray(vectors, dtype=np.float32)
         if allowed is not None and len(self.dead):
-            allowed = allowed[~_is_in(allowed, self.dead)]
+            allowed = allowed[~is_in(allowed, self.dead)]
         parts = [self._search_segment(vectors, k, allowed), self._search_tail(vectors, k, allowed)]
         scores = np.concatenate([s for s, _ in parts], axis=1)
         ids = np.concatenate([i for _, i in parts], axis=1)
@@ -157,7 +158,7 @@ class VectorIndex:
         there, dead = self.segment.ids, self.dead
         selector: faiss.IDSelector | None = None
         if allowed is not None:
-            at = _places(there, allowed)
+            at = places(there, allowed)
             way = _way(len(at), len(there))
             k = min(k, len(at))
             if way == GATHER:
@@ -166,7 +167,7 @@ class VectorIndex:
                 return found
             selector = _bitmap(there[at])
         else:
-            gone = there[_is_in(there, dead)]
+            gone = there[is_in(there, dead)]
             k = min(k, len(there) - len(gone))
             if len(gone):
                 selector = faiss.IDSelectorNot(_bitmap(gone))
@@ -185,7 +186,7 @@ class VectorIndex:
         fetch = int(1.5 * k * rows / len(chosen)) + 8
         for _ in range(TRIES):
             scores, ids = self.segment.index.search(vectors, min(fetch, rows))
-            passes = _is_in(ids.ravel(), chosen).reshape(ids.shape)
+            passes = is_in(ids.ravel(), chosen).reshape(ids.shape)
             if (passes.sum(axis=1) >= k).all():
                 first = np.argsort(~passes, axis=1, kind="stable")[:, :k]
                 return np.take_along_axis(scores, first, 1), np.take_along_axis(ids, first, 1)
@@ -197,7 +198,7 @@ class VectorIndex:
         if rows is None:
             return _none(len(vectors))
         if allowed is not None:
-            at = _places(ids, allowed)
+            at = places(ids, allowed)
             ids, rows = ids[at], rows[at]
         return _exact(vectors, ids, rows, k)
 
@@ -208,7 +209,7 @@ class VectorIndex:
             parts.append(self.tail_vectors)
         ids = self.tail_ids if self.segment is None else np.concatenate([self.segment.ids, self.tail_ids])
         vectors = np.concatenate(parts) if parts else np.empty((0, self.dim), np.float32)
-        alive = ~_is_in(ids, self.dead)
+        alive = ~is_in(ids, self.dead)
         ids, vectors = ids[alive], vectors[alive]
         order = np.argsort(ids)
         return ids[order], np.ascontiguousarray(vectors[order])
@@ -282,34 +283,6 @@ def _bitmap(ids: Ids) -> faiss.IDSelectorBitmap:
     bits = np.zeros(int(ids[-1]) + 1 if len(ids) else 1, dtype=np.uint8)
     bits[ids] = 1
     return faiss.IDSelectorBitmap(np.packbits(bits, bitorder="little"))  # type: ignore[call-arg, arg-type]
-
-
-def _is_in(ids: Ids, those: Ids) -> NDArray[np.bool_]:
-    """For each of `ids` whether it is among `those` (ascending)."""
-    if not len(those):
-        return np.zeros(len(ids), dtype=bool)
-    at = np.searchsorted(those, ids)
-    at[at == len(those)] = 0
-    found: NDArray[np.bool_] = those[at] == ids
-    return found
-
-
-def _places(ids: Ids, those: Ids) -> Ids:
-    """Where in `ids` (ascending) those are that are there, ascending, each once."""
-    if not len(ids) or not len(those):
-        return _no_ids()
-    low, span = int(ids[0]), int(ids[-1] - ids[0]) + 1
-    if 8 * len(those) > len(ids) and span <= 8 * len(
-        ids
-    ):  # many, and dense: a table is quicker than searching
-        table = np.zeros(span, dtype=bool)
-        table[those[(those >= low) & (those <= ids[-1])] - low] = True
-        return np.flatnonzero(table[ids - low])
-    those = np.unique(those)
-    at = np.searchsorted(ids, those)
-    inside = at < len(ids)
-    places: Ids = at[inside][ids[at[inside]] == those[inside]]
-    return places
 
 
 def _none(n: int) -> tuple[Vectors, Ids]:

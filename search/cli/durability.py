@@ -40,7 +40,8 @@ def fsck(collection: str | None, contents: bool, repair: bool, as_json: bool, co
             problems = list(check.check_collection(Collections(database).get(collection)))
         refused: dict[str, str | None] = {}
         if repair:
-            refused = {one.where: check.rebuild(one.where) for one in problems if one.in_cache}
+            names = dict.fromkeys(one.where for one in problems if one.in_cache)
+            refused = {name: check.rebuild(name) for name in names}
         for one in problems:
             done = one.in_cache and one.where in refused and refused[one.where] is None
             left += not done

@@ -12,6 +12,7 @@ from flask import Blueprint, Request, Response, render_template, request, send_f
 from werkzeug.exceptions import RequestEntityTooLarge
 
 from indexer.conditions import AllOf, Compare
+from indexer.facets import MOST_VALUES
 from indexer.filter_text import written
 from indexer.hashing import sha256
 from search import messages as m
@@ -230,7 +231,7 @@ def narrowable(engine: SearchEngine, collection: m.Collection, filters: Iterable
 def choices(facets: Mapping[str, m.Facet]) -> dict[str, Sequence[m.FacetValue]]:
     """The facets that leave a choice and can be taken in at a glance, those of fewest values first."""
     told = [(facet.distinct or 0, name) for name, facet in facets.items()]
-    few = [name for distinct, name in sorted(told) if 2 <= distinct <= m.MAX_FACET_VALUES]
+    few = [name for distinct, name in sorted(told) if 2 <= distinct <= MOST_VALUES]
     return {name: (facets[name].values or [])[:FACET_VALUES] for name in few[:FACETS]}
 
 
