@@ -58,6 +58,7 @@ generation = Table(
     Column("preprocessing", Text, nullable=False),
     Column("state", Text, nullable=False),
     Column("created_at", TIME, nullable=False),
+    Column("switched_at", TIME, nullable=True),
     sqlite_autoincrement=True,
 )
 
@@ -68,9 +69,9 @@ image = Table(
     Column("collection_id", BIG, ForeignKey("collection.id", ondelete="CASCADE"), nullable=False),
     Column("key", Text, nullable=False),
     Column("source", Text, nullable=True),
-    Column("sha256", Text, nullable=False),
-    Column("width", Integer, nullable=False),
-    Column("height", Integer, nullable=False),
+    Column("sha256", Text, nullable=True),  # this and its size: NULL where there is a vector and no picture
+    Column("width", Integer, nullable=True),
+    Column("height", Integer, nullable=True),
     Column("locator", Text, nullable=True),
     Column("thumbnail_sha256", Text, nullable=True),
     Column("title", Text, nullable=True),
@@ -129,19 +130,30 @@ perceptual_hash = Table(
     Column("quality", Integer, nullable=False),
 )
 
+# One segment each: the rows born after from_seq and up to through_seq. Those in use form a chain from 0 on.
 index_build = Table(
     "index_build",
     metadata,
     Column("id", BIG, primary_key=True),
     Column("collection_id", BIG, ForeignKey("collection.id", ondelete="CASCADE"), nullable=False, index=True),
     Column("generation_id", BIG, ForeignKey("generation.id", ondelete="CASCADE"), nullable=False),
+    Column("target", Text, nullable=False),
     Column("kind", Text, nullable=False),
     Column("file", Text, nullable=False),
-    Column("sha256", Text, nullable=False),
+    Column("files", JSON, nullable=False),
+    Column("from_seq", BIG, nullable=False),
     Column("through_seq", BIG, nullable=False),
     Column("rows", BIG, nullable=False),
-    Column("settings", JSON, nullable=False),
     Column("measured", JSON, nullable=False),
     Column("created_at", TIME, nullable=False),
     sqlite_autoincrement=True,
+)
+
+# Running servers and the models each can serve; a switch of generations asks them all.
+process = Table(
+    "process",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("models", JSON, nullable=False),
+    Column("seen_at", TIME, nullable=False),
 )

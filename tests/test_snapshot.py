@@ -159,7 +159,7 @@ def without_manifest(data: bytes) -> bytes:
 
 
 def newer(data: bytes) -> bytes:
-    return data.replace(b'"revision": "0002"', b'"revision": "9999"')
+    return data.replace(b'"revision": "0003"', b'"revision": "9999"')
 
 
 @pytest.mark.parametrize(
@@ -170,7 +170,7 @@ def newer(data: bytes) -> bytes:
         (without_manifest, "no manifest"),
         (lambda _: b"", "not an archive"),
         (lambda _: b"PK\3\4" * 400, "not an archive"),
-        (newer, "made by schema 9999, this version has 0002"),
+        (newer, "made by schema 9999, this version has 0003"),
     ],
 )
 def test_an_archive_that_is_not_whole_or_too_new_is_refused_and_nothing_is_restored(
@@ -314,9 +314,9 @@ def test_a_strangers_table_in_the_same_database_stays_out(
         "[]",
         "{}",
         '{"format": 1, "revision": 2, "created_at": "", "collections": [], "files": {}}',
-        '{"format": 1, "revision": "0002", "created_at": "", "collections": [], "files": {}}',
-        '{"format": 1, "revision": "0002", "created_at": "", "collections": [], "files": ["a"]}',
-        '{"format": 9, "revision": "0002", "created_at": "", "collections": [], "files": {}}',
+        '{"format": 1, "revision": "0003", "created_at": "", "collections": [], "files": {}}',
+        '{"format": 1, "revision": "0003", "created_at": "", "collections": [], "files": ["a"]}',
+        '{"format": 9, "revision": "0003", "created_at": "", "collections": [], "files": {}}',
     ],
 )
 def test_a_manifest_that_makes_no_sense_is_no_snapshot(

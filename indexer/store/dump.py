@@ -10,7 +10,7 @@ from sqlalchemy import Connection, MetaData, func, insert, select, text, types
 
 from indexer.database import Database
 from indexer.store.images import blobs_of
-from indexer.tables import collection, generation, image, index_build, metadata
+from indexer.tables import collection, generation, image, index_build, metadata, process
 
 ROWS = 2000
 """At a time."""
@@ -23,8 +23,9 @@ class _Tables:
 
     @property
     def tables(self) -> list[str]:
-        """Those that others refer to first; without the records of index files, which are a cache."""
-        return [table.name for table in self._tables.sorted_tables if table.name != index_build.name]
+        """Those that others refer to first; without the records of index files, which are a cache, and of processes."""
+        left_out = (index_build.name, process.name)
+        return [table.name for table in self._tables.sorted_tables if table.name not in left_out]
 
     def columns(self, name: str) -> dict[str, str]:
         """Column -> int, float, bool, bytes, json, time or text."""
@@ -76,7 +77,8 @@ class Load(_Tables):
 
     def is_empty(self) -> bool:
         return not any(
-            self._connection.execute(select(t).limit(1)).first() for t in self._tables.sorted_tables
+            self._connection.execute(select(self._tables.tables[name]).limit(1)).first()
+            for name in self.tables
         )
 
     def insert(self, name: str, rows: list[dict[str, Any]]) -> None:
