@@ -157,11 +157,6 @@ class AttributeIndex:
             kept[-2:] = [_joined(kept[-2], kept[-1], self.types)]
         return AttributeIndex(self.types, tuple(kept))
 
-    def ids_of(self, masks: Iterable[Mask]) -> Ids:
-        """Ids of the rows of a mask a part, ascending."""
-        chosen = [part.ids[mask] for part, mask in zip(self.parts, masks, strict=True)]
-        return np.concatenate(chosen) if chosen else np.empty(0, dtype=np.int64)
-
     def without(self, masks: Iterable[Mask], dead: Ids) -> Iterator[Mask]:
         """The masks without the rows of these ids (ascending)."""
         for part, mask in zip(self.parts, masks, strict=True):

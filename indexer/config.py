@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from indexer.vectors.options import KINDS, BuildOptions
+
 
 @dataclass(frozen=True, kw_only=True)
 class DatabaseConfig:
@@ -15,24 +17,49 @@ class DatabaseConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class IndexConfig:
-    factory: str = "Flat"
-    """FAISS index_factory string of the main segment. Only exact kinds are allowed so far: Flat."""
+    kind: str = "auto"
+    """auto: exact search while it is fast enough, then whichever of graph and lists is quicker at the recall asked for,
+    measured on the segment's own rows. exact, graph (HNSW), lists (IVF): that one."""
+    recall: float = 0.98
+    """Recall@10 that an approximate index must reach against exact search, or it is not used."""
+    exact_rows: int = 20_000
+    """Rows of a segment up to which `auto` searches exactly."""
+    memory_mb: float = 0.0
+    """Of one segment's approximate index; a kind that would be larger is not built. 0: no limit."""
     fold_rows: int = 1000
-    """Rows in the tail, or dead rows in the segment, from which a new main segment is built."""
+    """Rows in the tail, or dead rows in a segment, from which a new segment is built."""
     poll_s: float = 0.5
     """How often a process takes up what others wrote."""
+    recall_check_s: float = 300.0
+    """How often the recall of approximate segments is measured again, on queries that were asked. 0: never."""
     threads: int = 1
     """Threads of one FAISS search. Two on a busy machine wait for each other: 4 ms instead of 0.1 at 4,000 rows."""
+    build_threads: int = 1
+    """Threads that build an approximate index, beside searches."""
 
     def __post_init__(self) -> None:
-        if self.factory != "Flat":
-            raise ValueError(
-                f"index.factory must be Flat, got {self.factory!r}: a filter must never lose results"
-            )
-        if self.fold_rows < 1:
-            raise ValueError(f"index.fold_rows must be at least 1, got {self.fold_rows}")
+        if self.kind not in KINDS:
+            raise ValueError(f"index.kind must be one of {', '.join(KINDS)}, got {self.kind!r}")
+        if not 0.5 <= self.recall < 1:
+            raise ValueError(f"index.recall must be 0.5 or more and below 1, got {self.recall}")
+        for name in ("fold_rows", "threads", "build_threads"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"index.{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("exact_rows", "memory_mb", "recall_check_s"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"index.{name} must not be negative, got {getattr(self, name)}")
         if not 0 < self.poll_s <= 60:
             raise ValueError(f"index.poll_s must be above 0 and at most 60 seconds, got {self.poll_s}")
+
+    @property
+    def build_options(self) -> BuildOptions:
+        return BuildOptions(
+            kind=self.kind,
+            recall=self.recall,
+            exact_rows=self.exact_rows,
+            memory_mb=self.memory_mb,
+            threads=self.build_threads,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,13 +12,13 @@ from indexer.config import IndexConfig
 from indexer.database import Database
 from indexer.files import Blobs
 from indexer.hashing import sha256
-from indexer.live import TARGETS, LiveIndex
-from indexer.store.builds import Build, Builds
+from indexer.live import LiveIndex
+from indexer.store.builds import TARGETS, Builds, Link
 from indexer.store.checks import Checks
 from indexer.store.collections import Collection, Collections
 from indexer.store.embeddings import Target
 from indexer.store.images import Images
-from indexer.vectors.index import IndexFileBroken, read_segment
+from indexer.vectors.segments import IndexFileBroken, read_segment
 
 AGAIN = 5
 """How often a check that a publishing process overtook is begun again."""
@@ -55,10 +55,7 @@ class Fsck:
     def check_collection(self, one: Collection) -> Iterator[Problem]:
         yield from (Problem(one.name, said) for said in self._checks.of_rows(one))
         if one.generation is not None:
-            for target in TARGETS:
-                said = self._wrong_index(one, target)
-                if said:
-                    yield Problem(one.name, f"index of {target}: {said}", in_cache=True)
+            yield from (Problem(one.name, said, in_cache=True) for said in self._wrong_index(one))
 
     def rebuild(self, name: str) -> str | None:
         """Build a collection's index anew from its rows. None, or why it was not.
@@ -74,30 +71,34 @@ class Fsck:
             live.fold(one.collection_id)
         return None
 
-    def _wrong_index(self, one: Collection, target: Target) -> str | None:
-        said: str | None = None
+    def _wrong_index(self, one: Collection) -> list[str]:
         assert one.generation is not None
-        seen: Build | None = None
+        said: list[str] = []
+        seen: list[Link] | None = None
         for _ in range(AGAIN):
-            build = self._builds.latest(one.collection_id, one.generation.generation_id, target)
-            if build is None or build == seen:
+            chain = self._builds.chain(one.collection_id, one.generation.generation_id)
+            if chain == seen:
                 return said
-            seen, said = build, self._wrong_build(one, target, build)
-            if said is None:
-                return None
+            seen = chain
+            wrong = [(target, self._wrong_build(one, target, link)) for link in chain for target in TARGETS]
+            said = [f"index of {target}: {what}" for target, what in wrong if what]
+            if not said:
+                return []
         return said
 
-    def _wrong_build(self, one: Collection, target: Target, build: Build) -> str | None:
+    def _wrong_build(self, one: Collection, target: Target, link: Link) -> str | None:
+        build = link.builds[target]
         try:
-            segment = read_segment(self._folder / build.file, build.sha256)
+            segment = read_segment(self._folder, build.file, build.files)
         except IndexFileBroken as error:
             return str(error)
-        rows = self._checks.indexed(one, target, through_seq=build.through_seq)
-        if not np.array_equal(segment.ids, rows.ids):
-            lacks, has = np.setdiff1d(rows.ids, segment.ids), np.setdiff1d(segment.ids, rows.ids)
-            return f"{build.file} lacks {len(lacks)} rows and has {len(has)} that it should not have"
-        living = np.searchsorted(segment.ids, rows.living)
-        other = (segment.rows()[living] != rows.vectors).any(axis=1) if len(living) else np.zeros(0, bool)
+        rows = self._checks.indexed(one, target, from_seq=link.from_seq, through_seq=link.through_seq)
+        lacks, more = np.setdiff1d(rows.ids, segment.ids), np.setdiff1d(segment.ids, rows.ids)
+        if len(lacks) or len(more) or segment.count != len(rows.ids):
+            return f"{build.file} lacks {len(lacks)} rows and has {len(more)} that it should not have"
+        order = np.argsort(segment.ids)
+        living = order[np.searchsorted(segment.ids[order], rows.living)]
+        other = (segment.halves[living] != rows.vectors).any(axis=1) if len(living) else np.zeros(0, bool)
         if other.any():
             return f"{build.file} holds {int(other.sum())} vectors unlike the rows', first {rows.living[other][0]}"
         return None

@@ -2,29 +2,78 @@
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import threading
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from indexer.attributes import AttributeIndex, Type
 from indexer.build import fold, worth_folding
+from indexer.columns import Mask
+from indexer.conditions import Condition
 from indexer.config import IndexConfig
 from indexer.database import Database
-from indexer.store.builds import Builds
+from indexer.filters import passing
+from indexer.ids import Ids
+from indexer.recall import RecallWatch
+from indexer.store.builds import TARGETS, Builds, Link
 from indexer.store.collections import Collection, Collections, Generation
 from indexer.store.embeddings import Embeddings, Target
-from indexer.vectors.index import IndexFileBroken, Segment, VectorIndex, read_segment
+from indexer.vectors.index import Allowed, VectorIndex
+from indexer.vectors.segments import IndexFileBroken, Segment, read_segment
+from indexer.vectors.tuning import Tuning
 
 logger = logging.getLogger(__name__)
-TARGETS: tuple[Target, ...] = ("images", "texts")
+
+FILTERS_KEPT = 8
+"""Of one view: the rows that the last filters let through."""
+
+
+@dataclass(frozen=True)
+class Passing:
+    """What a filter lets through."""
+
+    masks: list[Mask]
+    """One for each part of the attributes; dead rows may be in."""
+    allowed: Allowed
 
 
 @dataclass(frozen=True)
 class TargetView:
     vectors: VectorIndex
     attributes: AttributeIndex
+    dead: Ids
+    """Ascending: rows of the attributes that have died since."""
+    watch: RecallWatch
+    _kept: dict[str, Passing] = field(default_factory=dict, compare=False)
+
+    def passing(self, condition: Condition) -> Passing:
+        """Worked out once for the last filters of a view. Raises FilterError."""
+        name = repr(condition)  # which tells true from 1, as equality does not
+        found = self._kept.get(name)
+        if found is None:
+            masks = passing(condition, self.attributes)
+            parts = [(part.ids, mask) for part, mask in zip(self.attributes.parts, masks, strict=True)]
+            found = Passing(masks, self.vectors.allow_masks(parts))
+            for old in list(self._kept)[: max(0, len(self._kept) + 1 - FILTERS_KEPT)]:
+                self._kept.pop(old, None)
+            self._kept[name] = found
+        return found
+
+    def search(
+        self, vectors: NDArray[np.float32], k: int, allowed: Allowed | None = None
+    ) -> tuple[NDArray[np.float32], Ids]:
+        """`VectorIndex.search` with the effort that real queries have proved to need."""
+        return self.watch.search(self.vectors, vectors, k, allowed)
+
+    def changed(self, vectors: VectorIndex, attributes: AttributeIndex, dead: Ids) -> TargetView:
+        return TargetView(vectors, attributes, dead, self.watch)
 
 
 @dataclass(frozen=True)
@@ -34,13 +83,18 @@ class View:
     collection_id: int
     generation: Generation
     through_seq: int
-    folded_seq: int
-    """Through which the segments go."""
+    cuts: tuple[int, ...]
+    """Changes at which its segments begin and end, from 0 on."""
     images: TargetView
     texts: TargetView
 
     def target(self, target: Target) -> TargetView:
         return self.images if target == "images" else self.texts
+
+    @property
+    def folded_seq(self) -> int:
+        """Through which the segments go."""
+        return self.cuts[-1]
 
 
 class LiveIndex:
@@ -66,6 +120,10 @@ class LiveIndex:
             view = self.take_up(collection)
         return view
 
+    def views(self) -> list[View]:
+        """Those that are loaded."""
+        return list(self._views.values())
+
     def take_up(self, collection: Collection) -> View | None:
         """Bring a view up to what is committed now."""
         generation = collection.generation
@@ -80,7 +138,7 @@ class LiveIndex:
         return view
 
     def poll(self) -> None:
-        """Take up what other processes wrote, forget what is gone, fold what is worth it."""
+        """Take up what other processes wrote, forget what is gone."""
         seqs = self._embeddings.seqs()
         with self._lock:
             for gone in set(self._views) - set(seqs):
@@ -92,47 +150,114 @@ class LiveIndex:
                 collection.generation,
             ):
                 self.take_up(collection)
-        for view in list(self._views.values()):
-            if worth_folding(view, self._config):
-                self.fold(view.collection_id)
 
-    def fold(self, collection_id: int) -> None:
-        """Make new segments of a view, publish them, and put them under what came meanwhile."""
+    def fold_due(self) -> None:
+        """Fold what is worth it, or take the segments of another process. One process over a folder folds at a time."""
+        for view in self.views():
+            if worth_folding(view, self._config) is None:
+                continue
+            with self._only_folder() as mine:
+                if not mine:
+                    return
+                self._adopt(view.collection_id)
+                now = self._views.get(view.collection_id)
+                first = None if now is None else worth_folding(now, self._config)
+                if first is not None:
+                    self.fold(view.collection_id, first)
+
+    def fold(self, collection_id: int, first: int = 0) -> None:
+        """Make new segments of a view, in place of those from `first` on and of the tail, and publish them."""
         with self._folding:
             view = self._views.get(collection_id)
             if view is None:
                 return
-            segments = fold(view, self._folder, self._config, self._builds)
-            with self._lock:
-                if self._views.get(collection_id) is None:
-                    return
-                self._views[collection_id] = self._with_changes(_on(view, segments))
+            segments = fold(view, self._folder, self._config, self._builds, first=first)
+            kept = {t: [part.segment for part in view.target(t).vectors.parts[:first]] for t in TARGETS}
+            cuts = (*view.cuts[: first + 1], view.through_seq)
+            self._put_under(view, {t: [*kept[t], segments[t]] for t in TARGETS}, cuts)
+
+    def check_recall(self) -> None:
+        """Measure the recall of approximate segments on queries that were asked; search wider where it is too low."""
+        for view in self.views():
+            for target in TARGETS:
+                one = view.target(target)
+                one.watch.check(
+                    one.vectors, self._config.recall, f"collection {view.collection_id}, {target}"
+                )
+
+    def _adopt(self, collection_id: int) -> None:
+        """Take the segments of another process that go further than ours."""
+        with self._folding:
+            view = self._views.get(collection_id)
+            if view is None:
+                return
+            chain = self._builds.chain(collection_id, view.generation.generation_id)
+            if not chain or not view.folded_seq < chain[-1].through_seq <= view.through_seq:
+                return
+            try:
+                segments = self._segments(chain)
+            except IndexFileBroken as error:
+                logger.warning("segments of another process are not taken: %s", error)
+                return
+            self._put_under(view, segments, _cuts(chain))
+
+    def _put_under(
+        self, view: View, segments: Mapping[Target, Sequence[Segment]], cuts: tuple[int, ...]
+    ) -> None:
+        """Segments of the rows of `view` in place of those of the view that there is now."""
+        with self._lock:
+            now = self._views.get(view.collection_id)
+            if now is None or now.generation != view.generation:
+                return
+            targets = {t: _on(now.target(t), segments[t]) for t in TARGETS}
+            self._views[view.collection_id] = replace(
+                now, cuts=cuts, images=targets["images"], texts=targets["texts"]
+            )
+
+    @contextmanager
+    def _only_folder(self) -> Iterator[bool]:
+        """Whether no other process over this folder folds now; none does until the block ends."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with (self._folder / "folding.lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield False
+            else:
+                yield True
 
     def _load(self, collection_id: int, generation: Generation) -> View:
         """The published segments with the attributes of their rows; without good files, an empty view at 0."""
-        empty = TargetView(VectorIndex(generation.embed_dim), AttributeIndex({}))
-        fresh = View(collection_id, generation, 0, 0, empty, empty)
-        builds = {t: self._builds.latest(collection_id, generation.generation_id, t) for t in TARGETS}
-        seqs = {build.through_seq for build in builds.values() if build is not None}
-        if None in builds.values() or len(seqs) != 1:
-            return fresh
-        segments: dict[Target, Segment] = {}
+        dim, threads, none = generation.embed_dim, self._config.threads, np.empty(0, np.int64)
+        chain = self._builds.chain(collection_id, generation.generation_id)
         try:
-            for target, build in builds.items():
-                assert build is not None
-                segments[target] = read_segment(self._folder / build.file, build.sha256)
+            segments = self._segments(chain)
         except IndexFileBroken as error:
             logger.warning("index file put aside, its rows are searched from SQL: %s", error)
-            self._put_aside([b.file for b in builds.values() if b is not None])
-            return fresh
-        (seq,) = seqs
-        types, known = self._embeddings.attributes(collection_id, generation.generation_id, through_seq=seq)
+            self._put_aside(chain)
+            chain, segments = [], {t: [] for t in TARGETS}
+        cuts = _cuts(chain)
         views = {}
+        if chain:
+            ids = (collection_id, generation.generation_id)
+            types, known = self._embeddings.attributes(*ids, through_seq=cuts[-1])
         for target in TARGETS:
-            ids, attributes = known[target]
-            index = VectorIndex(generation.embed_dim, segments[target]).only(ids)
-            views[target] = TargetView(index, AttributeIndex(types).with_rows(ids, attributes))
-        return View(collection_id, generation, seq, seq, views["images"], views["texts"])
+            index, attributes = VectorIndex.over(dim, segments[target], threads=threads), AttributeIndex({})
+            if chain:
+                living, rows = known[target]
+                index, attributes = index.only(living), AttributeIndex(types).with_rows(living, rows)
+            views[target] = TargetView(index, attributes, none, RecallWatch())
+        return View(collection_id, generation, cuts[-1], cuts, views["images"], views["texts"])
+
+    def _segments(self, chain: Sequence[Link]) -> dict[Target, list[Segment]]:
+        """Raises IndexFileBroken."""
+        return {
+            target: [
+                read_segment(self._folder, build.file, build.files, Tuning.of(build.measured))
+                for build in (link.builds[target] for link in chain)
+            ]
+            for target in TARGETS
+        }
 
     def _with_changes(self, view: View) -> View:
         changes = self._embeddings.changes(
@@ -147,9 +272,10 @@ class LiveIndex:
         targets = {}
         for target, born in (("images", changes.images), ("texts", changes.texts)):
             old = view.images if target == "images" else view.texts
-            vectors = old.vectors.with_changes(born.embedding_ids, born.vectors, changes.dead)
-            targets[target] = TargetView(
-                vectors, old.attributes.with_rows(born.embedding_ids, born.attributes)
+            targets[target] = old.changed(
+                old.vectors.with_changes(born.embedding_ids, born.vectors, changes.dead),
+                old.attributes.with_rows(born.embedding_ids, born.attributes),
+                np.union1d(old.dead, changes.dead),
             )
         return replace(
             view, through_seq=changes.through_seq, images=targets["images"], texts=targets["texts"]
@@ -165,21 +291,25 @@ class LiveIndex:
             ids = (view.collection_id, view.generation.generation_id)
             _, rows = self._embeddings.attributes(*ids, through_seq=view.through_seq)
             targets = {t: AttributeIndex(types).with_rows(*rows[t]) for t in TARGETS}
-        images, texts = (replace(view.target(t), attributes=targets[t]) for t in TARGETS)
+        images, texts = (replace(view.target(t), attributes=targets[t], _kept={}) for t in TARGETS)
         return replace(view, images=images, texts=texts)
 
-    def _put_aside(self, files: list[str]) -> None:
-        for name in files:
-            path = self._folder / name
-            if path.exists():
-                path.replace(path.with_suffix(".broken"))
+    def _put_aside(self, chain: Sequence[Link]) -> None:
+        for build in (build for link in chain for build in link.builds.values()):
+            for ending in build.files:
+                path = self._folder / f"{build.file}.{ending}"
+                if path.exists():
+                    path.replace(path.with_suffix(".broken"))
 
 
-def _on(view: View, segments: dict[Target, Segment]) -> View:
-    """The view with its rows in new segments and nothing in the tail; its attributes are those of the same rows."""
-    dim = view.generation.embed_dim
-    targets = {
-        t: TargetView(VectorIndex(dim, segments[t]), view.target(t).attributes.only(segments[t].ids))
-        for t in TARGETS
-    }
-    return replace(view, folded_seq=view.through_seq, images=targets["images"], texts=targets["texts"])
+def _cuts(chain: Sequence[Link]) -> tuple[int, ...]:
+    return (0, *(link.through_seq for link in chain))
+
+
+def _on(one: TargetView, segments: Sequence[Segment]) -> TargetView:
+    """The same rows in these segments; where many rows of the attributes are dead, they go too."""
+    vectors = one.vectors.with_segments(segments)
+    attributes, dead = one.attributes, one.dead
+    if attributes.count > 1.1 * vectors.count:
+        attributes, dead = attributes.only(vectors.living()), dead[:0]
+    return one.changed(vectors, attributes, dead)

@@ -11,7 +11,6 @@ from flask import Flask, Request, Response, g, request
 from werkzeug.exceptions import HTTPException
 
 from indexer.database import Database
-from indexer.vectors.index import set_threads
 from search import errors
 from search import messages as m
 from search.config import Config
@@ -38,7 +37,6 @@ def create_app(config: Config, *, encoder: Encoder | None = None) -> Flask:
 
     `encoder`: one that is loaded already. Raises WeightsMissing, DatabaseTooOld.
     """
-    set_threads(config.index.threads)
     config.data.mkdir(parents=True, exist_ok=True)
     database = Database(config.database_url, busy_timeout_s=config.database.busy_timeout_s)
     database.upgrade()

@@ -26,7 +26,8 @@ from search.catalogue import Catalogue
 from search.config import Config
 from search.contents import Contents
 from search.errors import NotReady
-from search.maintenance import Maintenance
+from search.maintenance import GIVE_BACK_EVERY_S, SWEEP_EVERY_S, Job, Maintenance
+from search.memory import give_back
 from search.queries import Queries, Query
 from search.selection import Selection
 from search.uploads import Uploads
@@ -83,9 +84,17 @@ class SearchEngine:
         self._queries = Queries(encoder, self.batching, self.images, self.uploads, contents)
         self._embeddings = Embeddings(database)
         self.maintenance = Maintenance(
-            poll=self.live.poll,
-            sweep=lambda: blobs.sweep(self.images.blobs_in_use()),
-            poll_s=config.index.poll_s,
+            {
+                "maintenance": [
+                    Job("poll", self.live.poll, config.index.poll_s),
+                    Job("give back", give_back, GIVE_BACK_EVERY_S),
+                ],
+                "folding": [
+                    Job("fold", self.live.fold_due, config.index.poll_s),
+                    Job("recall", self.live.check_recall, config.index.recall_check_s),
+                    Job("sweep", lambda: blobs.sweep(self.images.blobs_in_use()), SWEEP_EVERY_S, True),
+                ],
+            }
         )
 
     def start(self) -> None:
@@ -138,7 +147,7 @@ class SearchEngine:
             if chosen is not None and request.facets:
                 response.facets = chosen.facets(request.facets)
             if chosen is not None and request.explain:
-                response.explain = chosen.explain()
+                response.explain = chosen.explain(request.k)
         if request.target == "texts":
             response.texts = self._search_texts(request, chosen, query, timer)
             response.caption = None
@@ -184,11 +193,10 @@ class SearchEngine:
     ) -> list[tuple[T, float]]:
         """The k best whose rows are still there. Rows that died since the view was made are dropped at the
         row join, so more are fetched until k are left or there are no more."""
-        vectors = chosen.view.vectors
         fetch = request.k + 1
         while True:
             with timer.stage("search"):
-                scores, ids = vectors.search(query.vector[None], fetch, allowed=chosen.allowed)
+                scores, ids = chosen.view.search(query.vector[None], fetch, chosen.allowed)
             with timer.stage("rows"):
                 found = records(ids[0].tolist())
             best = [

@@ -1,47 +1,65 @@
-"""What a running server does beside answering: take up what others wrote, sweep blobs, give memory back."""
+"""What a running server does beside answering: take up what others wrote, fold, measure, sweep, give memory back."""
 
 from __future__ import annotations
 
 import logging
 import threading
 import time
-from collections.abc import Callable
-
-from search.memory import give_back
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 logger = logging.getLogger(__name__)
 
+STOP_S = 20.0
+"""What a stop waits for a job that runs; a fold that is cut off leaves nothing behind."""
 SWEEP_EVERY_S = 3600.0
 GIVE_BACK_EVERY_S = 5.0
 
 
-class Maintenance:
-    """One thread. A job that fails is logged and tried again."""
+@dataclass(frozen=True)
+class Job:
+    name: str
+    run: Callable[[], object]
+    every_s: float
+    """0: never"""
+    at_once: bool = False
+    """For the first time right after the start."""
 
-    def __init__(self, *, poll: Callable[[], object], sweep: Callable[[], object], poll_s: float) -> None:
-        self._poll, self._sweep, self._poll_s = poll, sweep, poll_s
+
+class Maintenance:
+    """Threads by name, each with jobs that it does one after the other: a long one (folding a million rows) must
+    not hold up the quick ones. A job that fails is logged and tried again."""
+
+    def __init__(self, threads: Mapping[str, Sequence[Job]]) -> None:
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._work, name="maintenance", daemon=True)
+        self._threads = [
+            threading.Thread(
+                target=self._work, args=([job for job in jobs if job.every_s],), name=name, daemon=True
+            )
+            for name, jobs in threads.items()
+        ]
 
     def start(self) -> None:
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
 
     def close(self) -> None:
         self._stop.set()
-        if self._thread.ident is not None:
-            self._thread.join()
+        for thread in self._threads:
+            if thread.ident is not None:
+                thread.join(STOP_S)
 
-    def _work(self) -> None:
-        swept = time.monotonic() - SWEEP_EVERY_S
-        gave_back = 0.0
-        while not self._stop.wait(self._poll_s):
-            try:
-                self._poll()
-                if time.monotonic() - swept > SWEEP_EVERY_S:
-                    swept = time.monotonic()
-                    self._sweep()
-                if time.monotonic() - gave_back > GIVE_BACK_EVERY_S:
-                    gave_back = time.monotonic()
-                    give_back()
-            except Exception:
-                logger.exception("maintenance failed; it is tried again")
+    def _work(self, jobs: Sequence[Job]) -> None:
+        now = time.monotonic()
+        due = {job.name: now if job.at_once else now + job.every_s for job in jobs}
+        while not self._stop.wait(max(0.0, min(due.values()) - time.monotonic())):
+            for job in jobs:
+                if due[job.name] <= time.monotonic():
+                    self._do(job)
+                    due[job.name] = time.monotonic() + job.every_s
+
+    def _do(self, job: Job) -> None:
+        try:
+            job.run()
+        except Exception:
+            logger.exception("%s failed; it is tried again", job.name)

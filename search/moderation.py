@@ -88,9 +88,10 @@ class Moderation:
         if view is None:
             return []
         limit = float(bank.limits["similar"])
+        every = view.images.vectors.exactly()  # an approximate index may miss a copy
         fetch = 64
         while True:
-            scores, ids = view.images.vectors.search(vector, fetch)
+            scores, ids = every.search(vector, fetch)
             if ids.shape[1] < fetch or scores[0, -1] < limit:
                 break
             fetch *= 4

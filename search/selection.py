@@ -8,13 +8,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from indexer.columns import Mask
 from indexer.conditions import Condition, FilterError
 from indexer.facets import Facet, facet
 from indexer.filter_text import written
-from indexer.filters import parse, passing
-from indexer.ids import Ids
-from indexer.live import TargetView
+from indexer.filters import parse
+from indexer.live import Passing, TargetView
+from indexer.vectors.index import Allowed
 from search import messages as m
 from search.messages import BadRequest
 
@@ -23,24 +22,27 @@ from search.messages import BadRequest
 class Selection:
     view: TargetView
     condition: Condition | None
-    masks: list[Mask] | None
-    """Of the rows that pass, one for each part of the attributes; None: all do."""
-    allowed: Ids | None
+    passing: Passing | None
+    """None: all rows do."""
 
     @classmethod
     def of(cls, request: m.SearchRequest, view: TargetView) -> Selection:
         """Raises FilterError."""
         if request.filter == {}:
-            return cls(view, None, None, None)
+            return cls(view, None, None)
         condition = parse(request.filter)
-        masks = passing(condition, view.attributes)
-        return cls(view, condition, masks, view.attributes.ids_of(masks))
+        return cls(view, condition, view.passing(condition))
+
+    @property
+    def allowed(self) -> Allowed | None:
+        return None if self.passing is None else self.passing.allowed
 
     def facets(self, asked: Sequence[str | dict[str, list[str | int | float]]]) -> dict[str, m.Facet]:
         """Over the living rows that pass. Raises FilterError, BadRequest."""
         attributes = self.view.attributes
-        masks = self.masks or [np.ones(len(part.ids), dtype=bool) for part in attributes.parts]
-        living = list(attributes.without(masks, self.view.vectors.dead))
+        everything = [np.ones(len(part.ids), dtype=bool) for part in attributes.parts]
+        masks = everything if self.passing is None else self.passing.masks
+        living = list(attributes.without(masks, self.view.dead))
         wanted = [pair for one in asked for pair in ([(one, [])] if isinstance(one, str) else one.items())]
         twice = next((name for name, n in Counter(name for name, _ in wanted).items() if n > 1), None)
         if twice is not None or len(wanted) > m.MAX_FACETS:
@@ -58,9 +60,8 @@ class Selection:
                 raise BadRequest(str(error), "facets") from error
         return out
 
-    def explain(self) -> m.Explain:
-        vectors = self.view.vectors
-        plan = vectors.plan(self.allowed)
+    def explain(self, k: int) -> m.Explain:
+        plan = self.view.vectors.plan(self.allowed, k)
         return m.Explain(
             filter=None if self.condition is None else written(self.condition),
             plan=plan.kind,

@@ -198,6 +198,7 @@ def demo_server(
     for _ in ingest.run(read_source(str(pictures / "captions.csv")), collection, source="drawn"):
         pass
     engine.live.poll()
+    engine.live.fold_due()
     server = Server(("127.0.0.1", 0), app, numthreads=8)
     server.prepare()
     thread = threading.Thread(target=server.serve)

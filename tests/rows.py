@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import func, select
 
+from indexer.attributes import AttributeIndex
 from indexer.database import Database
 from indexer.store.collections import Collection, Collections
 from indexer.store.images import NewImage
@@ -60,6 +61,11 @@ def made(database: Database, name: str = "shop", *, dim: int = DIM) -> tuple[Col
         made.collection_id, model_id="model-1", embed_dim=dim, preprocessing="squash-32"
     )
     return collections.get(name), generation.generation_id
+
+
+def ids_of(index: AttributeIndex, masks: Iterable[NDArray[np.bool_]]) -> list[int]:
+    """Of the rows of a mask a part."""
+    return [i for part, mask in zip(index.parts, masks, strict=True) for i in part.ids[mask].tolist()]
 
 
 def assert_exact(

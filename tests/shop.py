@@ -6,16 +6,14 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.attributes import AttributeIndex
 from indexer.config import IndexConfig
 from indexer.database import Database
-from indexer.filters import parse, passing
+from indexer.filters import parse
 from indexer.live import View
 from indexer.store.collections import Collection, Collections
 from indexer.store.images import Images, NewImage
 from tests.rows import DIM, assert_exact, exact_vectors, made, new_image
 
-NO_IDS = np.empty(0, dtype=np.int64)
 ONE = np.eye(DIM, dtype=np.float32)
 NEVER = IndexConfig(fold_rows=10**9)
 SOON = IndexConfig(fold_rows=5)
@@ -76,19 +74,16 @@ class Shop:
 
     def assert_filters(self, view: View, keys: dict[int, str], query: NDArray[np.float32]) -> None:
         for n in range(3):
-            allowed = having(view.images.attributes, n)
+            if "n" not in view.images.attributes.types:
+                continue
             rows = {
                 i: self.truth[k].image_vector for i, k in keys.items() if self.truth[k].attributes["n"] == n
             }
-            (scores,), (ids,) = view.images.vectors.search(query, 5, allowed=allowed)
+            (scores,), (ids,) = view.images.search(query, 5, view.images.passing(parse({"n": n})).allowed)
             assert_exact(scores, ids, rows, query[0], 5)
-            texts = view.texts.vectors.search(query, 1000, allowed=having(view.texts.attributes, n))[1]
+            texts = view.texts.search(query, 1000, view.texts.passing(parse({"n": n})).allowed)[1]
             wanted = sum(len(image.texts) for image in self.truth.values() if image.attributes["n"] == n)
             assert texts.shape == (1, wanted)
-
-
-def having(attributes: AttributeIndex, n: int) -> NDArray[np.int64]:
-    return attributes.ids_of(passing(parse({"n": n}), attributes)) if "n" in attributes.types else NO_IDS
 
 
 def random_image(key: str, rng: np.random.Generator) -> NewImage:

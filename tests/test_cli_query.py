@@ -91,7 +91,7 @@ def test_facets_and_the_plan_are_printed_under_the_hits(shop: Run) -> None:
 
     lines = done.out.splitlines()
     assert lines[1:3] == ["colour: blue 1, green 1, red 1, yellow 1", "shape: cross 4"]
-    assert lines[3] == 'exact with a bitmap: 4 of 16 rows pass shape = "cross"'
+    assert lines[3] == 'exact over the allowed rows: 4 of 16 rows pass shape = "cross"'
 
 
 def test_nothing_found_is_exit_code_1(shop: Run) -> None:

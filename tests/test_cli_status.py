@@ -37,7 +37,7 @@ def test_status_tells_what_there_is(run: Run, pictures: Path, encoder: Encoder) 
         "vectors": 32,
         "change_seq": 1,
         "folded_seq": 0,
-        "factory": None,
+        "segments": [],
     }
 
 
@@ -50,7 +50,9 @@ def test_status_tells_through_which_change_the_index_was_built(
 
     row = json.loads(run("status", "shop", "--json").out)
 
-    assert (row["folded_seq"], row["change_seq"], row["factory"]) == (1, 1, "Flat")
+    segments = [(s["target"], s["rows"], s["kind"], s["through_seq"]) for s in row["segments"]]
+    assert (row["folded_seq"], row["change_seq"]) == (1, 1)
+    assert segments == [("images", 16, "exact", 1), ("texts", 16, "exact", 1)]
     assert len(list((tmp_path / "data" / "indexes").glob("*.faiss"))) == 2
 
 

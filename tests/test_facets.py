@@ -9,6 +9,7 @@ from indexer.columns import FEW_WORDS, Mask
 from indexer.conditions import FilterError
 from indexer.facets import MOST_VALUES, Range, facet
 from indexer.filters import parse, passing
+from tests.rows import ids_of
 
 TYPES: dict[str, Type] = {
     "size": "string", "sku": "string", "price": "number", "tags": "strings", "sale": "bool", "made": "datetime"
@@ -49,7 +50,7 @@ def everything(index: AttributeIndex) -> list[Mask]:
 @pytest.mark.parametrize("name", ["size", "sku", "price", "tags", "sale"])
 def test_a_facet_counts_what_a_loop_counts(index: AttributeIndex, name: str, given: str | None) -> None:
     masks = everything(index) if given is None else passing(parse(given), index)
-    chosen = [ROWS[i] for i in index.ids_of(masks).tolist()]
+    chosen = [ROWS[i] for i in ids_of(index, masks)]
     own = [row[name] for row in chosen if name in row]
     truth = Counter(v for value in own for v in (value if isinstance(value, list) else [value]))
 

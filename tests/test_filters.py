@@ -9,6 +9,7 @@ from indexer.attributes import AttributeIndex, Type
 from indexer.conditions import AllOf, AnyOf, Compare, Condition, Exists, FilterError, Not, OneOf
 from indexer.filter_text import written
 from indexer.filters import parse, passing
+from tests.rows import ids_of
 
 TYPES: dict[str, Type] = {
     "size": "string",
@@ -50,8 +51,7 @@ def index() -> AttributeIndex:
 
 
 def allowed(given: Any, index: AttributeIndex) -> list[int]:
-    found: list[int] = index.ids_of(passing(parse(given), index)).tolist()
-    return found
+    return ids_of(index, passing(parse(given), index))
 
 
 def those(test: Callable[[Row], bool]) -> list[int]:
@@ -154,7 +154,7 @@ def test_any_condition_allows_what_a_loop_finds_and_reads_back_as_it_is_written(
 ) -> None:
     condition = condition_at_random(np.random.default_rng(seed), 4)
 
-    assert index.ids_of(passing(condition, index)).tolist() == those(lambda row: holds(condition, row))
+    assert ids_of(index, passing(condition, index)) == those(lambda row: holds(condition, row))
     assert allowed(written(condition), index) == those(lambda row: holds(condition, row))
 
 

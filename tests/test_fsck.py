@@ -13,8 +13,8 @@ from indexer.fsck import Fsck, Problem
 from indexer.live import LiveIndex
 from indexer.store.collections import Collections
 from indexer.store.images import Images
-from indexer.tables import embedding, image, text
-from indexer.vectors.index import build_segment, write_segment
+from indexer.tables import embedding, image, index_build, text
+from indexer.vectors.segments import ROWS, delete_segment, exact_segment, write_segment
 from tests.rows import DIM, made, new_image
 from tests.shop import Shop
 
@@ -35,6 +35,7 @@ def shop(any_database: Database, data: Path) -> Shop:
     live = LiveIndex(any_database, data / "indexes", CONFIG)
     live.view(shop.collection)
     live.poll()
+    live.fold_due()
     shop.put_some(rng, range(18, 22))
     shop.delete("3", "4")
     return shop
@@ -90,18 +91,21 @@ def test_a_broken_index_file_is_found_and_built_anew_from_the_rows(
 def test_an_index_file_that_is_whole_but_of_other_rows_is_found(shop: Shop, data: Path, what: str) -> None:
     live = LiveIndex(shop.database, data / "indexes", CONFIG)
     view = live.view(shop.collection)
-    assert view is not None and view.images.vectors.segment is not None
-    ids, vectors = view.images.vectors.segment.ids, view.images.vectors.segment.rows().copy()
+    assert view is not None
+    (part,) = view.images.vectors.parts
+    ids, vectors = part.segment.ids, part.segment.halves.copy()
     if what == "lacks a row":
         ids, vectors = ids[1:], vectors[1:]
     elif what == "has a row too many":
         ids, vectors = np.append(ids, 999), np.vstack([vectors, vectors[:1]])
     else:
         vectors[0] = -vectors[0]
-    (path,) = (data / "indexes").glob("*-images-*.faiss")
-    digest = write_segment(build_segment(ids, vectors, "Flat"), path)
+    (path,) = (data / "indexes").glob(f"*-images-*.{ROWS}")
+    stem = path.name.partition(".")[0]
+    delete_segment(data / "indexes", stem)
+    files = write_segment(exact_segment(ids, vectors), data / "indexes", stem)
     with shop.database.write() as connection:
-        connection.exec_driver_sql(f"UPDATE index_build SET sha256 = '{digest}' WHERE kind = 'images'")
+        connection.execute(update(index_build).where(index_build.c.file == stem).values(files=files))
 
     (found,) = problems(shop, data)
 
@@ -194,6 +198,7 @@ def test_an_index_without_a_living_row_is_clean(any_database: Database, data: Pa
     live = LiveIndex(any_database, data / "indexes", CONFIG)
     live.view(shop.collection)
     live.poll()
+    live.fold_due()
     if left == "nothing":
         shop.delete(*shop.truth)
 

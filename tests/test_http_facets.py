@@ -84,7 +84,7 @@ def test_a_deleted_picture_is_in_no_facet(http: httpx.Client) -> None:
             {"filter": {"colour": "red", "number": {"<": 8}}},
             {
                 "filter": 'colour = "red" and number < 8',
-                "plan": "exact with a bitmap",
+                "plan": "exact over the allowed rows",
                 "rows": 16,
                 "allowed": 2,
             },

@@ -8,7 +8,14 @@ from indexer.config import IndexConfig, IngestConfig
 @pytest.mark.parametrize(
     ("section", "values", "message"),
     [
-        (IndexConfig, {"factory": "HNSW32"}, "index.factory must be Flat, got 'HNSW32'"),
+        (
+            IndexConfig,
+            {"kind": "HNSW32"},
+            "index.kind must be one of auto, exact, graph, lists, got 'HNSW32'",
+        ),
+        (IndexConfig, {"recall": 1.0}, "index.recall must be 0.5 or more and below 1, got 1.0"),
+        (IndexConfig, {"build_threads": 0}, "index.build_threads must be at least 1, got 0"),
+        (IndexConfig, {"memory_mb": -1}, "index.memory_mb must not be negative, got -1"),
         (IndexConfig, {"fold_rows": 0}, "index.fold_rows must be at least 1, got 0"),
         (IndexConfig, {"poll_s": 0.0}, "index.poll_s must be above 0 and at most 60 seconds, got 0.0"),
         (IndexConfig, {"poll_s": 61}, "index.poll_s must be above 0 and at most 60 seconds, got 61"),

@@ -97,6 +97,7 @@ def test_a_live_index_sees_the_collection_grow_while_another_process_indexes(
 
     def look() -> bool:
         live.poll()
+        live.fold_due()
         shop = Collections(any_database).find("shop")
         view = None if shop is None else live.view(shop)
         seen.append(0 if view is None else view.images.vectors.count)

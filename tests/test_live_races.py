@@ -46,6 +46,7 @@ def test_puts_deletes_folds_and_reopenings_at_random_are_answered_as_from_a_dict
                 live.fold(shop.collection.collection_id)
             case "poll":
                 live.poll()
+                live.fold_due()
             case "reopen":
                 live = LiveIndex(shop.database, indexes, SOON)
             case _:
@@ -70,6 +71,7 @@ def test_searches_during_puts_and_folds_are_always_of_one_committed_state(shop: 
     def fold() -> None:
         while not done.is_set():
             live.poll()
+            live.fold_due()
             live.fold(shop.collection.collection_id)
 
     def search() -> list[float]:
@@ -193,11 +195,13 @@ def test_a_process_that_is_killed_while_it_folds_leaves_the_old_index_or_the_new
     live = LiveIndex(shop.database, indexes, NEVER)
     live.view(shop.collection)
     live.fold(shop.collection.collection_id)
-    recorded = builds.files()
+    recorded = builds.stems()
     has_come = {
         "a file is half written": lambda: any(indexes.glob("*.partial")),
-        "a file has no row yet": lambda: {p.name for p in indexes.glob("*.faiss")} - builds.files(),
-        "a row is new": lambda: builds.files() - recorded,
+        "a file has no row yet": lambda: (
+            {p.name.partition(".")[0] for p in indexes.glob("*.faiss")} - builds.stems()
+        ),
+        "a row is new": lambda: builds.stems() - recorded,
     }[moment]
     for _ in range(3):
         command = [sys.executable, "-c", FOLDER, shop.database.url, str(indexes)]
@@ -209,12 +213,13 @@ def test_a_process_that_is_killed_while_it_folds_leaves_the_old_index_or_the_new
         view = LiveIndex(shop.database, indexes, NEVER).view(shop.collection)
         assert view is not None and view.folded_seq == view.through_seq  # from files, not from rows
         shop.assert_answers(view)
-        recorded = builds.files()
+        recorded = builds.stems()
     assert not list(indexes.glob("*.broken"))
 
 
 def polled(live: LiveIndex, shop: Shop) -> View:
     live.poll()
+    live.fold_due()
     view = live.view(shop.collection)
     assert view is not None
     return view

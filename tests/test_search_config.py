@@ -63,7 +63,10 @@ def test_trunks_may_lie_elsewhere() -> None:
         ({"server": {"port": True}}, r"server\.port must be of type int, got True"),
         ({"index": {"poll_s": "1"}}, r"index\.poll_s must be of type float, got '1'"),
         ({"model": {"threads": 0}}, r"model\.threads must be at least 1, got 0"),
-        ({"index": {"factory": "HNSW32"}}, r"index\.factory must be Flat, got 'HNSW32'"),
+        (
+            {"index": {"kind": "HNSW32"}},
+            r"index\.kind must be one of auto, exact, graph, lists, got 'HNSW32'",
+        ),
         ({"index": {"poll_s": 0}}, r"index\.poll_s"),
         ({"ingest": {"batch_size": 0}}, r"ingest\.batch_size must be at least 1, got 0"),
         ({"data": 3}, "data must be a string, got 3"),

@@ -1,6 +1,7 @@
 import datetime as dt
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -194,7 +195,7 @@ def test_a_put_into_a_collection_that_is_gone_is_refused(any_database: Database)
 
 def test_a_put_that_fails_at_its_last_image_leaves_nothing_of_the_first(any_database: Database) -> None:
     shop, generation_id = made(any_database)
-    broken = new_image("2", ONE[0], sha256=None)  # type: ignore[arg-type]
+    broken = replace(new_image("2", ONE[0]), key=None)  # type: ignore[arg-type]
 
     with pytest.raises(Exception, match=r"(?i)not.null"):
         Images(any_database).put(shop.collection_id, generation_id, [new_image("1", ONE[0]), broken])

@@ -1,26 +1,13 @@
-import hashlib
-import os
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
-import faiss
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from indexer.vectors.index import (
-    IndexFileBroken,
-    VectorIndex,
-    build_segment,
-    read_segment,
-    set_threads,
-    write_segment,
-)
-from tests.full_disk import small_disk
+from indexer.vectors.index import VectorIndex
+from indexer.vectors.segments import exact_segment
 from tests.rows import DIM, assert_exact, exact_vectors
 
 Rows = dict[int, NDArray[np.float32]]
@@ -28,11 +15,6 @@ NOTHING = np.empty(0, np.int64)
 N = 300
 SHAPES = {"segment": N, "tail": 0, "both": N // 2, "a tail of one row": N - 1, "a segment of one row": 1}
 """Rows in the segment; the rest is the tail."""
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    set_threads(1)
 
 
 @pytest.fixture(scope="module")
@@ -53,8 +35,8 @@ def queries() -> NDArray[np.float32]:
 def index_of(rows: Rows, in_segment: int) -> VectorIndex:
     """The first rows in a segment, the others in a tail that grew twice."""
     ids, vectors = ids_of(rows), np.stack(list(rows.values()))
-    segment = build_segment(ids[:in_segment], vectors[:in_segment], "Flat") if in_segment else None
-    index = VectorIndex(vectors.shape[1], segment)
+    segments = [exact_segment(ids[:in_segment], vectors[:in_segment])] if in_segment else []
+    index = VectorIndex.over(vectors.shape[1], segments)
     for part in np.array_split(np.arange(in_segment, len(ids)), 2):
         index = index.with_changes(ids[part], vectors[part], NOTHING)
     return index
@@ -104,7 +86,7 @@ def test_filtered_search_equals_exact_search_over_the_allowed_rows(
     dead = np.sort(rng.choice(ids_of(rows), N // 4 if with_dead else 0, replace=False))
     index = index_of(rows, SHAPES[shape]).with_changes(NOTHING, np.empty((0, DIM), np.float32), dead)
 
-    scores, ids = index.search(queries, k, allowed=allowed)
+    scores, ids = index.search(queries, k, allowed=index.allow(allowed))
 
     may = {i: row for i, row in rows.items() if i in allowed and i not in dead}
     for query, one_scores, one_ids in zip(queries, scores, ids, strict=True):
@@ -123,31 +105,9 @@ def test_a_filter_that_goes_with_the_query_or_against_it_gives_the_same_exact_an
     allowed = np.sort(np.array(order[: int(len(many) * share)]))
     index = index_of(many, len(many))
 
-    (scores,), (ids,) = index.search(query, 10, allowed=allowed)
+    (scores,), (ids,) = index.search(query, 10, allowed=index.allow(allowed))
 
     assert_exact(scores, ids, {i: many[i] for i in allowed.tolist()}, query[0], 10)
-
-
-@pytest.mark.parametrize(
-    ("allowed", "kind"),
-    [
-        (None, "exact"),
-        (1, "exact over the allowed rows"),
-        (30, "exact over the allowed rows"),
-        (31, "exact with a bitmap"),
-        (120, "exact with a bitmap"),
-        (121, "exact, widened"),
-        (300, "exact, widened"),
-    ],
-)
-def test_the_plan_goes_by_the_share_of_rows_that_are_allowed(
-    rows: Rows, allowed: int | None, kind: str
-) -> None:
-    index = index_of(rows, N)
-
-    plan = index.plan(None if allowed is None else ids_of(rows)[:allowed])
-
-    assert (plan.kind, plan.rows, plan.allowed) == (kind, N, N if allowed is None else allowed)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -159,7 +119,7 @@ def test_one_allowed_row_is_the_whole_answer(rows: Rows, shape: str, with_dead: 
     index = index.with_changes(NOTHING, np.empty((0, DIM), np.float32), dead)
 
     found = [
-        index.search(np.ones((1, DIM), np.float32), 5, allowed=np.array([i]))[1].tolist()
+        index.search(np.ones((1, DIM), np.float32), 5, allowed=index.allow(np.array([i])))[1].tolist()
         for i in (first, last)
     ]
 
@@ -172,7 +132,9 @@ def test_nothing_allowed_or_only_what_is_not_there_is_an_empty_answer(
     rows: Rows, queries: NDArray[np.float32], shape: str, allowed: list[int]
 ) -> None:
     assert 0 not in rows
-    scores, ids = index_of(rows, SHAPES[shape]).search(queries, 5, allowed=np.array(allowed, np.int64))
+    index = index_of(rows, SHAPES[shape])
+
+    scores, ids = index.search(queries, 5, allowed=index.allow(np.array(allowed, np.int64)))
 
     assert scores.shape == ids.shape == (len(queries), 0)
 
@@ -180,9 +142,9 @@ def test_nothing_allowed_or_only_what_is_not_there_is_an_empty_answer(
 def test_an_allowed_id_that_is_named_twice_is_found_once(rows: Rows) -> None:
     first = next(iter(rows))
 
-    _, ids = index_of(rows, SHAPES["both"]).search(
-        np.ones((1, DIM), np.float32), 5, allowed=np.array([first, first])
-    )
+    index = index_of(rows, SHAPES["both"])
+
+    _, ids = index.search(np.ones((1, DIM), np.float32), 5, allowed=index.allow(np.array([first, first])))
 
     assert ids.tolist() == [[first]]
 
@@ -190,10 +152,11 @@ def test_an_allowed_id_that_is_named_twice_is_found_once(rows: Rows) -> None:
 @pytest.mark.parametrize("allowed", [None, np.array([1, 2])])
 def test_an_empty_index_gives_an_empty_answer(allowed: NDArray[np.int64] | None) -> None:
     empty = VectorIndex(DIM)
-    with_empty_segment = VectorIndex(DIM, build_segment(NOTHING, np.empty((0, DIM), np.float32), "Flat"))
+    with_empty_segment = VectorIndex.over(DIM, [exact_segment(NOTHING, np.empty((0, DIM), np.float32))])
 
     for index in (empty, with_empty_segment):
-        scores, ids = index.search(np.ones((2, DIM), np.float32), 3, allowed=allowed)
+        filtered = None if allowed is None else index.allow(allowed)
+        scores, ids = index.search(np.ones((2, DIM), np.float32), 3, allowed=filtered)
         assert scores.shape == ids.shape == (2, 0)
         assert index.count == 0
 
@@ -207,14 +170,15 @@ def test_equal_pictures_come_in_the_order_of_their_ids_wherever_they_lie() -> No
 
 
 def test_search_of_real_vectors_agrees_with_exact_search(vectors: NDArray[np.float32]) -> None:
-    rows = dict(enumerate(vectors[:1900]))
+    vectors = vectors.astype(np.float16).astype(np.float32)  # as they are stored
+    rows = dict(enumerate(vectors[:1900], start=1))
     queries, k = vectors[1900:], 10
 
     scores, ids = index_of(rows, 1500).search(queries, k)
 
     exact = queries @ vectors[:1900].T
     np.testing.assert_allclose(scores, -np.sort(-exact, axis=1)[:, :k], atol=1e-6)
-    np.testing.assert_allclose(np.take_along_axis(exact, ids, 1), scores, atol=1e-6)
+    np.testing.assert_allclose(np.take_along_axis(exact, ids - 1, 1), scores, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -239,17 +203,18 @@ def test_a_query_that_makes_no_sense_is_refused(vectors: NDArray[np.float32], k:
         ([1], (1, DIM), "embedding 1 is or was in the index"),
         ([2], (1, DIM), "embedding 2 is or was in the index"),
         ([5], (1, DIM), "embedding 5 is or was in the index"),
-        ([6], (1, DIM), "embedding 6 is or was in the index"),
-        ([3, 4, 3], (3, DIM), r"an embedding is given twice: \[3, 4, 3\]"),
+        ([6, 7], (2, DIM), "embedding 6 is or was in the index"),
+        ([7, 8, 8], (3, DIM), r"ids must ascend, each once: \[7, 8, 8\]"),
+        ([8, 7], (2, DIM), r"ids must ascend, each once: \[8, 7\]"),
     ],
 )
 def test_rows_that_make_no_sense_are_refused(ids: list[int], shape: tuple[int, int], message: str) -> None:
-    """Rows 1 and 5 are in the segment, 2 and 6 in the tail; 5 and 6 are dead."""
+    """Rows 1 and 2 are in the segment, 5 and 6 in the tail; 2 and 6 are dead."""
     row = np.ones((1, DIM), np.float32)
     two = np.concatenate([row, row])
-    segment = build_segment(np.array([1, 5]), two, "Flat")
-    index = VectorIndex(DIM, segment).with_changes(np.array([2, 6]), two, NOTHING)
-    index = index.with_changes(NOTHING, row[:0], np.array([6, 5]))
+    index = VectorIndex.over(DIM, [exact_segment(np.array([1, 2]), two)])
+    index = index.with_changes(np.array([5, 6]), two, NOTHING)
+    index = index.with_changes(NOTHING, row[:0], np.array([6, 2]))
 
     with pytest.raises(ValueError, match=message):
         index.with_changes(np.array(ids), np.zeros(shape, np.float32), NOTHING)
@@ -306,7 +271,7 @@ def test_rows_are_the_living_ones_with_their_vectors_by_id(rows: Rows, shape: st
     living = {i: row for i, row in rows.items() if i not in dead} | {9_000: np.full(DIM, 0.5, np.float32)}
     assert ids.tolist() == list(living)
     assert np.array_equal(vectors, np.stack(list(living.values())))
-    assert vectors.dtype == np.float32 and vectors.flags.c_contiguous
+    assert vectors.dtype == np.float16 and vectors.flags.c_contiguous
 
 
 def test_rows_of_an_empty_index_are_none(rows: Rows) -> None:
@@ -331,164 +296,16 @@ def test_rows_come_and_go_at_random_and_every_view_answers_as_a_dict_would() -> 
             zip(ids.tolist(), vectors, strict=True)
         )
         if rng.random() < 0.1:
-            index = VectorIndex(DIM, build_segment(*index.rows(), "Flat"))
+            first = int(rng.integers(0, len(index.parts) + 1))
+            kept = [part.segment for part in index.parts[:first]]
+            index = index.with_segments([*kept, exact_segment(*index.rows(first))])
         query, k = exact_vectors(rng, 1), int(rng.integers(1, 20))
         (scores,), (found,) = index.search(query, k)
         assert_exact(scores, found, held, query[0], k)
         assert index.living().tolist() == list(held)
 
 
-# -- files ---------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("n", [0, 1, N])
-def test_a_segment_that_is_read_back_is_the_one_that_was_written(tmp_path: Path, n: int) -> None:
-    ids, vectors = np.arange(n) * 3 + 2**40, exact_vectors(np.random.default_rng(9), n)
-    path = tmp_path / "a.faiss"
-
-    digest = write_segment(build_segment(ids, vectors, "Flat"), path)
-
-    segment = read_segment(path, digest)
-    assert digest == hashlib.sha256(path.read_bytes()).hexdigest()
-    assert [p.name for p in tmp_path.iterdir()] == ["a.faiss"]
-    read_ids, read_vectors = VectorIndex(DIM, segment).rows()
-    assert segment.count == n
-    assert np.array_equal(read_ids, ids) and np.array_equal(read_vectors, vectors)
-
-
-@pytest.fixture
-def written(tmp_path: Path, rows: Rows) -> tuple[Path, str]:
-    path = tmp_path / "a.faiss"
-    return path, write_segment(build_segment(ids_of(rows), np.stack(list(rows.values())), "Flat"), path)
-
-
-def test_a_truncated_file_is_broken(written: tuple[Path, str]) -> None:
-    path, digest = written
-    os.truncate(path, path.stat().st_size // 2)
-
-    with pytest.raises(IndexFileBroken, match=r"a\.faiss has sha256 .*, published was "):
-        read_segment(path, digest)
-
-
-def test_a_file_with_one_wrong_bit_is_broken(written: tuple[Path, str]) -> None:
-    path, digest = written
-    data = bytearray(path.read_bytes())
-    data[-5] ^= 1
-    path.write_bytes(data)
-
-    with pytest.raises(IndexFileBroken, match=r"a\.faiss has sha256 .*, published was "):
-        read_segment(path, digest)
-
-
-def test_a_file_that_faiss_would_load_but_we_did_not_publish_is_broken(written: tuple[Path, str]) -> None:
-    path, digest = written
-    strange = faiss.IndexIDMap2(faiss.IndexFlatIP(DIM))
-    strange.add_with_ids(np.ones((1, DIM), np.float32), np.array([1]))
-    faiss.write_index(strange, str(path))
-
-    assert faiss.read_index(str(path)).ntotal == 1  # the trap
-    with pytest.raises(IndexFileBroken, match=r"a\.faiss has sha256 .*, published was "):
-        read_segment(path, digest)
-
-
-def test_a_file_that_is_not_there_or_no_file_is_broken(tmp_path: Path) -> None:
-    with pytest.raises(IndexFileBroken, match=r"a\.faiss cannot be read: No such file"):
-        read_segment(tmp_path / "a.faiss", "0" * 64)
-    with pytest.raises(IndexFileBroken, match="cannot be read: Is a directory"):
-        read_segment(tmp_path, "0" * 64)
-
-
-def test_a_full_disk_is_an_error_and_leaves_the_old_file_whole(tmp_path: Path) -> None:
-    small = build_segment(np.arange(3), np.ones((3, DIM), np.float32), "Flat")
-    large = build_segment(np.arange(9000), np.ones((9000, DIM), np.float32), "Flat")
-    with small_disk(tmp_path / "disk", 64_000):
-        path = tmp_path / "disk" / "a.faiss"
-        digest = write_segment(small, path)
-
-        with pytest.raises(OSError, match=r"No space left|File too large"):
-            write_segment(large, path)
-
-        assert [p.name for p in path.parent.iterdir()] == ["a.faiss"]
-        assert read_segment(path, digest).count == 3
-
-
-# -- traps of faiss itself, and ours beside them -----------------------------------------------------------
-
-
-@pytest.fixture
-def bare() -> faiss.IndexIDMap2:
-    index = faiss.IndexIDMap2(faiss.IndexFlatIP(DIM))
-    index.add_with_ids(np.eye(DIM, dtype=np.float32)[:3], np.array([1, 2, 3]))
-    return index
-
-
-def test_faiss_pads_a_short_answer_and_we_do_not(bare: faiss.IndexIDMap2) -> None:
-    rows = dict(zip([1, 2, 3], np.eye(DIM, dtype=np.float32), strict=False))
-
-    scores, ids = bare.search(np.eye(DIM, dtype=np.float32)[:1], 5)
-
-    assert (ids[0, 3:].tolist(), scores[0, 3] < -3e38) == ([-1, -1], True)
-    assert index_of(rows, 3).search(np.eye(DIM, dtype=np.float32)[:1], 5)[1].tolist() == [[1, 2, 3]]
-
-
-def test_faiss_takes_an_id_twice_and_we_do_not(bare: faiss.IndexIDMap2) -> None:
-    row = np.ones((1, DIM), np.float32)
-
-    bare.add_with_ids(row, np.array([1]))
-
-    assert bare.search(row, 4)[1][0].tolist().count(1) == 2
-    with pytest.raises(ValueError, match="embedding 1 is or was in the index"):
-        VectorIndex(DIM).with_changes(np.array([1]), row, NOTHING).with_changes(np.array([1]), row, NOTHING)
-
-
-@pytest.mark.parametrize(("dim", "k"), [(DIM, 0), (DIM + 1, 1)])
-def test_faiss_refuses_without_a_word_and_we_say_what_is_wrong(
-    bare: faiss.IndexIDMap2, dim: int, k: int
-) -> None:
-    with pytest.raises(AssertionError, match=r"^$"):
-        bare.search(np.zeros((1, dim), np.float32), k)
-    with pytest.raises(ValueError, match=r"k must be at least 1|this index holds 8-d rows"):
-        VectorIndex(DIM).search(np.zeros((1, dim), np.float32), k)
-
-
-def test_faiss_has_kinds_that_cannot_delete_and_a_dead_row_is_gone_from_ours_all_the_same(rows: Rows) -> None:
-    hnsw = faiss.IndexHNSWFlat(DIM, 8, faiss.METRIC_INNER_PRODUCT)
-    hnsw.add(np.ones((3, DIM), np.float32))
-    first = ids_of(rows)[:1]
-
-    with pytest.raises(RuntimeError, match="remove_ids not implemented"):
-        hnsw.remove_ids(np.array([1]))  # type: ignore[arg-type]
-    index = index_of(rows, N).with_changes(NOTHING, np.empty((0, DIM), np.float32), first)
-    assert first[0] not in index.search(np.ones((1, DIM), np.float32), N)[1]
-
-
-SHARED_PARAMETERS = """
-import threading
-import faiss, numpy as np
-faiss.omp_set_num_threads(1)
-rng = np.random.default_rng(0)
-index = faiss.IndexIDMap2(faiss.IndexFlatIP(32))
-index.add_with_ids(rng.normal(size=(20_000, 32)).astype(np.float32), np.arange(20_000))
-query = rng.normal(size=(1, 32)).astype(np.float32)
-parameters = faiss.SearchParameters(sel=faiss.IDSelectorBatch(np.arange(0, 20_000, 7)))
-started = threading.Barrier(8)
-def search():
-    started.wait()
-    for _ in range(200):
-        index.search(query, 10, params=parameters)
-threads = [threading.Thread(target=search) for _ in range(8)]
-for thread in threads:
-    thread.start()
-for thread in threads:
-    thread.join()
-"""
-
-
-@pytest.mark.slow
-def test_faiss_crashes_when_threads_share_the_parameters_of_a_filtered_search() -> None:
-    ran = subprocess.run([sys.executable, "-c", SHARED_PARAMETERS], capture_output=True)
-
-    assert ran.returncode < 0, "fixed in faiss? Then VectorIndex may share them"
+# -- threads -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("shape", ["segment", "both"])
@@ -503,7 +320,7 @@ def test_filtered_searches_of_many_threads_equal_the_serial_answers(
     def answers() -> Iterator[object]:
         for i, allowed in enumerate(filters):
             query = queries[i % len(queries)][None]
-            yield [part.tolist() for part in index.search(query, 10, allowed=allowed)]
+            yield [part.tolist() for part in index.search(query, 10, allowed=index.allow(allowed))]
 
     def in_thread(_: int) -> list[object]:
         started.wait()

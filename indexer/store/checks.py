@@ -28,7 +28,7 @@ class IndexedRows:
     """Ascending: born by then and not dead by then."""
     living: NDArray[np.int64]
     """Those of them that live still."""
-    vectors: NDArray[np.float32]
+    vectors: NDArray[np.float16]
     """[living, embed_dim]"""
 
 
@@ -58,13 +58,14 @@ class Checks:
         with self._database.read() as connection:
             return list(_wrong(connection, one))
 
-    def indexed(self, one: Collection, target: Target, *, through_seq: int) -> IndexedRows:
+    def indexed(self, one: Collection, target: Target, *, from_seq: int, through_seq: int) -> IndexedRows:
         assert one.generation is not None
         owner = embedding.c.image_id if target == "images" else embedding.c.text_id
         mine = (
             embedding.c.collection_id == one.collection_id,
             embedding.c.generation_id == one.generation.generation_id,
             owner.is_not(None),
+            embedding.c.born_seq > from_seq,
             embedding.c.born_seq <= through_seq,
             or_(embedding.c.dead_seq.is_(None), embedding.c.dead_seq > through_seq),
         )
@@ -84,11 +85,7 @@ class Checks:
                 if row.dead_seq is None and len(row.vector) == size:
                     living.append(row.id)
                     parts.append(row.vector)
-        vectors = (
-            np.frombuffer(b"".join(parts), dtype="<f2")
-            .reshape(len(living), one.generation.embed_dim)
-            .astype(np.float32)
-        )
+        vectors = np.frombuffer(b"".join(parts), dtype="<f2").reshape(len(living), one.generation.embed_dim)
         return IndexedRows(np.array(ids, dtype=np.int64), np.array(living, dtype=np.int64), vectors)
 
 

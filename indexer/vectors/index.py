@@ -1,39 +1,20 @@
-"""VectorIndex: an immutable main segment (FAISS) and an exact tail, searched as one. Every FAISS call is
-here.
-"""
+"""VectorIndex: immutable segments and an exact tail of later rows, searched as one."""
 
 # n queries, m rows, d embed_dim
 
 from __future__ import annotations
 
-import hashlib
-import os
-from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 
-import faiss
 import numpy as np
-from numpy.typing import NDArray
 
+from indexer.columns import Mask
 from indexer.ids import Ids, is_in, places
+from indexer.vectors.planner import BITMAP, EXACT, GATHERED, Chosen, Way, effort_for, ways
+from indexer.vectors.segments import Halves, Positions, Segment, Vectors, faiss_threads
 
-Vectors = NDArray[np.float32]
-
-
-def _no_ids() -> Ids:
-    return np.empty(0, dtype=np.int64)
-
-
-class IndexFileBroken(ValueError):
-    """An index file that is not the one that was published; the rows in SQL are all there still."""
-
-
-GATHER_SHARE = 0.1
-WIDEN_SHARE = 0.4
-"""Shares of allowed rows at which another way of filtering becomes the quickest (bench_search): few are fetched and
-compared; of many, more hits than asked for are found and those that pass kept; in between FAISS asks a bitmap."""
-GATHER, BITMAP, WIDEN = "exact over the allowed rows", "exact with a bitmap", "exact, widened"
 TRIES = 3
 """How often a widened search widens before a bitmap is asked."""
 
@@ -41,57 +22,115 @@ TRIES = 3
 @dataclass(frozen=True)
 class Plan:
     kind: str
+    """Of each segment's way of searching, the largest segment first; those that are alike once."""
     rows: int
     allowed: int
+    """Both of living rows."""
 
 
 @dataclass(frozen=True)
-class Segment:
-    """Rows in a FAISS index. Never changed once made."""
+class Part:
+    """A segment and which of its rows have died since."""
 
-    index: faiss.IndexIDMap2
-    ids: Ids
+    segment: Segment
+    dead: Positions
     """Ascending"""
 
     @property
     def count(self) -> int:
-        return len(self.ids)
+        return self.segment.count - len(self.dead)
 
-    def rows(self) -> Vectors:
-        """[m, d] in the order of the ids; FAISS's own memory, not to be written to."""
-        flat: Any = faiss.downcast_index(self.index.index)
-        return faiss.rev_swig_ptr(flat.get_xb(), flat.ntotal * flat.d).reshape(-1, flat.d)
+    @cached_property
+    def living(self) -> Chosen | None:
+        """None: all are."""
+        if not len(self.dead):
+            return None
+        mask = np.ones(self.segment.count, dtype=bool)
+        mask[self.dead] = False
+        return Chosen(mask)
+
+    def without(self, ids: Ids) -> Part:
+        """With these ids (ascending) dead too."""
+        at = self.segment.positions(ids)
+        more = at[~is_in(at, self.dead)]
+        return replace(self, dead=np.union1d(self.dead, more)) if len(more) else self
+
+    def chosen(self, mask: Mask) -> Chosen:
+        """Of these rows those that live."""
+        if len(self.dead):
+            mask = mask.copy()
+            mask[self.dead] = False
+        return Chosen(mask)
+
+
+@dataclass(frozen=True)
+class Tail:
+    """Rows in memory that no segment has yet."""
+
+    ids: Ids
+    """Ascending"""
+    vectors: Vectors
+    """[m, d]"""
+
+    def without(self, ids: Ids) -> Tail:
+        keep = ~is_in(self.ids, ids)
+        return self if keep.all() else Tail(self.ids[keep], self.vectors[keep])
+
+
+@dataclass(frozen=True)
+class Allowed:
+    """The rows that a filter lets through, as the parts of one view see them."""
+
+    parts: tuple[Chosen, ...]
+    tails: tuple[Positions, ...]
+    """Where in each tail."""
+
+    @cached_property
+    def count(self) -> int:
+        return sum(chosen.count for chosen in self.parts) + sum(len(tail) for tail in self.tails)
 
 
 @dataclass(frozen=True)
 class VectorIndex:
-    """One immutable view: a segment, a tail of later rows, and the ids that have died since."""
+    """One immutable view."""
 
     dim: int
-    segment: Segment | None = None
-    tail_ids: Ids = field(default_factory=_no_ids)
-    tail_vectors: Vectors | None = None
-    """[m, d]"""
-    dead: Ids = field(default_factory=_no_ids)
-    """Ascending; may name ids that are in neither part."""
+    parts: tuple[Part, ...] = ()
+    tails: tuple[Tail, ...] = ()
+    newest: int = 0
+    """The largest id there ever was."""
+    threads: int = 1
+    """Of one search."""
+
+    @classmethod
+    def over(cls, dim: int, segments: Iterable[Segment], *, threads: int = 1) -> VectorIndex:
+        """A view of segments alone, all rows living; ids ascend from one to the next."""
+        parts = tuple(Part(segment, np.empty(0, np.int64)) for segment in segments)
+        newest = max((int(part.segment.ids.max()) for part in parts if part.segment.count), default=0)
+        return cls(dim, parts, (), newest, threads)
 
     @property
     def count(self) -> int:
         """Living rows."""
-        return len(self.living())
+        return sum(part.count for part in self.parts) + self.tail_rows
 
     @property
     def tail_rows(self) -> int:
-        return len(self.tail_ids)
+        return sum(len(tail.ids) for tail in self.tails)
 
     def living(self) -> Ids:
-        ids = self.tail_ids if self.segment is None else np.concatenate([self.segment.ids, self.tail_ids])
-        return ids[~is_in(ids, self.dead)] if len(self.dead) else ids
+        """Ascending"""
+        return np.sort(self._ids())
+
+    def _ids(self) -> Ids:
+        """Of living rows, as they lie in the parts and the tail."""
+        ids = [p.segment.ids if p.living is None else p.segment.ids[p.living.mask] for p in self.parts]
+        return np.concatenate([np.empty(0, np.int64), *ids, *(tail.ids for tail in self.tails)])
 
     def with_changes(self, ids: Ids, vectors: Vectors, dead: Ids) -> VectorIndex:
-        """A view that has these rows too, and not the dead ones. Rows [m, d] float32, normalised.
+        """A view that has these rows too, ids ascending, and not the dead ones. Rows [m, d] float32, normalised.
 
-        Raises ValueError for another dimension or an id that is or was there already (FAISS would take both).
+        Raises ValueError for another dimension or an id that is not above all before it (FAISS would take it).
         """
         if vectors.ndim != 2 or vectors.shape[1] != self.dim:
             raise ValueError(
@@ -99,191 +138,229 @@ class VectorIndex:
             )
         if len(ids) != len(vectors):
             raise ValueError(f"{len(ids)} ids for {len(vectors)} vectors")
-        known = self.tail_ids if self.segment is None else np.concatenate([self.segment.ids, self.tail_ids])
-        again = ids[np.isin(ids, known) | is_in(ids, self.dead)]
-        if len(again):
-            raise ValueError(f"embedding {again[0]} is or was in the index: an id is never used again")
-        if len(np.unique(ids)) < len(ids):
-            raise ValueError(f"an embedding is given twice: {ids.tolist()}")
+        if len(ids) and int(ids[0]) <= self.newest:
+            raise ValueError(f"embedding {ids[0]} is or was in the index: an id is never used again")
+        if (np.diff(ids) <= 0).any():
+            raise ValueError(f"ids must ascend, each once: {ids.tolist()}")
         dead = np.sort(dead)
-        keep = ~is_in(self.tail_ids, dead)
-        kept = np.empty((0, self.dim), np.float32) if self.tail_vectors is None else self.tail_vectors[keep]
-        return replace(
-            self,
-            tail_ids=np.concatenate([self.tail_ids[keep], ids]),
-            tail_vectors=np.ascontiguousarray(np.concatenate([kept, vectors]), dtype=np.float32),
-            dead=np.union1d(self.dead, dead),
-        )
+        parts, tails = self.parts, self.tails
+        if len(dead):
+            parts = tuple(part.without(dead) for part in parts)
+            tails = tuple(tail for tail in (tail.without(dead) for tail in tails) if len(tail.ids))
+        if len(ids):
+            tails = _grown(tails, Tail(ids, np.ascontiguousarray(vectors, dtype=np.float32)))
+        newest = int(ids[-1]) if len(ids) else self.newest
+        return replace(self, parts=parts, tails=tails, newest=newest)
 
     def only(self, ids: Ids) -> VectorIndex:
         """A view in which all rows but these (ascending) are dead."""
         living = self.living()
-        others = living[~is_in(living, ids)]
-        return self.with_changes(_no_ids(), np.empty((0, self.dim), np.float32), others)
+        return self.with_changes(
+            np.empty(0, np.int64), np.empty((0, self.dim), np.float32), living[~is_in(living, ids)]
+        )
 
-    def plan(self, allowed: Ids | None) -> Plan:
-        """How `search` goes about these ids."""
-        rows = self.count
-        if allowed is None:
-            return Plan("exact", rows, rows)
-        living = len(allowed) if not len(self.dead) else int((~is_in(allowed, self.dead)).sum())
-        return Plan(_way(living, rows), rows, living)
+    def with_segments(self, segments: Sequence[Segment]) -> VectorIndex:
+        """The same rows with these segments in place of its own: what they hold leaves the tail, what has died is dead
+        in them too."""
+        own = {id(part.segment): part for part in self.parts}
+        living = self.living()
+        parts = tuple(own.get(id(s)) or Part(s, np.flatnonzero(~is_in(s.ids, living))) for s in segments)
+        newest = max((int(s.ids.max()) for s in segments if s.count), default=0)
+        tails = [(tail, tail.ids > newest) for tail in self.tails]
+        kept = tuple(Tail(tail.ids[later], tail.vectors[later]) for tail, later in tails if later.any())
+        return replace(self, parts=parts, tails=kept, newest=max(newest, self.newest))
 
-    def search(self, vectors: Vectors, k: int, *, allowed: Ids | None = None) -> tuple[Vectors, Ids]:
-        """Best living rows of each query: (scores [n, k'], ids [n, k']), best first, k' = min(k, rows there
-        are).
+    def rows(self, first: int = 0) -> tuple[Ids, Halves]:
+        """Living ids, ascending, and their vectors float16 [m, d], of the parts from `first` on and the tail: what a
+        new segment is made of."""
+        parts = self.parts[first:]
+        halves = [p.segment.halves if p.living is None else p.segment.halves[p.living.mask] for p in parts]
+        tails = [tail.vectors.astype(np.float16) for tail in self.tails]
+        rows = np.concatenate([np.empty((0, self.dim), np.float16), *halves, *tails])
+        ids = replace(self, parts=parts)._ids()
+        order = np.argsort(ids, kind="stable")
+        return (ids, rows) if (np.diff(ids) > 0).all() else (ids[order], rows[order])
 
-        `vectors` float32 [n, d], L2-normalised; scores are cosines. `allowed`: only these ids. Equal scores come in
-        the order of their ids; where the cut at k falls among equals, any of them may be in. Raises ValueError for
-        another dimension or k < 1.
+    # -- filters -----------------------------------------------------------------------------------------
+
+    def allow(self, ids: Ids) -> Allowed:
+        """Of a filter that lets these ids through, in any order."""
+        those = np.unique(ids)
+        return self.allow_masks([(those, np.ones(len(those), dtype=bool))])
+
+    def allow_masks(self, masks: Sequence[tuple[Ids, Mask]]) -> Allowed:
+        """Of a filter that lets through, of each array of ids (ascending), those of its mask."""
+        parts = tuple(part.chosen(_mask_over(part.segment, masks)) for part in self.parts)
+        tails = tuple(
+            np.concatenate([np.empty(0, np.int64), *(places(tail.ids, ids[mask]) for ids, mask in masks)])
+            for tail in self.tails
+        )
+        return Allowed(parts, tails)
+
+    def plan(self, allowed: Allowed | None = None, k: int = 10) -> Plan:
+        """How `search` goes about it."""
+        order = sorted(range(len(self.parts)), key=lambda i: -self.parts[i].count)
+        kinds = [ways(self.parts[i].segment, k, self._chosen(i, allowed))[0].name for i in order]
+        kind = "; ".join(dict.fromkeys(kinds)) or (EXACT if allowed is None else GATHERED)
+        return Plan(kind, self.count, self.count if allowed is None else allowed.count)
+
+    # -- search ------------------------------------------------------------------------------------------
+
+    def search(
+        self, vectors: Vectors, k: int, *, allowed: Allowed | None = None, effort: float = 1.0
+    ) -> tuple[Vectors, Ids]:
+        """Best living rows of each query: (scores [n, k'], ids [n, k']), best first, k' = min(k, rows there are).
+
+        `vectors` float32 [n, d], L2-normalised; scores are cosines. `allowed`: only these rows, from `allow` of this
+        view. `effort`: of approximate segments, times what was measured when they were built. Equal scores come in the
+        order of their ids; where the cut at k falls among equals, any of them may be in. Raises ValueError for another
+        dimension or k < 1.
         """
+        self._check(vectors, k)
+        vectors = np.ascontiguousarray(vectors, dtype=np.float32)
+        with faiss_threads(self.threads):
+            found = list(self._search(vectors, k, allowed, effort))
+        if not found:
+            return np.empty((len(vectors), 0), np.float32), np.empty((len(vectors), 0), np.int64)
+        scores = np.concatenate([s for s, _ in found], axis=1)
+        ids = np.concatenate([i for _, i in found], axis=1)
+        order = np.lexsort((ids, -scores), axis=1)[:, :k]
+        return np.take_along_axis(scores, order, 1), np.take_along_axis(ids, order, 1)
+
+    @property
+    def is_approximate(self) -> bool:
+        """Whether some segment is."""
+        return any(part.segment.approximate is not None for part in self.parts)
+
+    def exactly(self) -> VectorIndex:
+        """The same rows, every one compared: what the recall of `search` is measured against."""
+        return replace(
+            self, parts=tuple(replace(part, segment=part.segment.exactly()) for part in self.parts)
+        )
+
+    def _check(self, vectors: Vectors, k: int) -> None:
         if vectors.ndim != 2 or vectors.shape[1] != self.dim:
             raise ValueError(
                 f"queries are {vectors.shape}, this index holds {self.dim}-d rows; another model's?"
             )
         if k < 1:
             raise ValueError(f"k must be at least 1, got {k}")
-        vectors = np.ascontiguousarray(vectors, dtype=np.float32)
-        if allowed is not None and len(self.dead):
-            allowed = allowed[~is_in(allowed, self.dead)]
-        parts = [self._search_segment(vectors, k, allowed), self._search_tail(vectors, k, allowed)]
-        scores = np.concatenate([s for s, _ in parts], axis=1)
-        ids = np.concatenate([i for _, i in parts], axis=1)
-        order = np.lexsort((ids, -scores), axis=1)[:, :k]
-        return np.take_along_axis(scores, order, 1), np.take_along_axis(ids, order, 1)
 
-    def _search_segment(self, vectors: Vectors, k: int, allowed: Ids | None) -> tuple[Vectors, Ids]:
-        if self.segment is None:
-            return _none(len(vectors))
-        there, dead = self.segment.ids, self.dead
-        selector: faiss.IDSelector | None = None
-        if allowed is not None:
-            at = places(there, allowed)
-            way = _way(len(at), len(there))
-            k = min(k, len(at))
-            if way == GATHER:
-                return _exact(vectors, there[at], self.segment.rows()[at], k)
-            if way == WIDEN and (found := self._widened(vectors, k, there[at])) is not None:
-                return found
-            selector = _bitmap(there[at])
+    def _search(
+        self, vectors: Vectors, k: int, allowed: Allowed | None, effort: float
+    ) -> Iterator[tuple[Vectors, Ids]]:
+        for i, part in enumerate(self.parts):
+            chosen = self._chosen(i, allowed)
+            best = min(k, part.segment.count if chosen is None else chosen.count)
+            if best:  # FAISS refuses k = 0 without a word, and pads a short answer with -1 and -3.4e38
+                scores, at = _search_segment(part.segment, vectors, best, chosen, effort)
+                yield scores, part.segment.ids[at]
+        for i, tail in enumerate(self.tails):
+            if allowed is None:
+                yield _compared(vectors, tail.ids, tail.vectors, k)
+            elif len(allowed.tails[i]):
+                yield _compared(vectors, tail.ids[allowed.tails[i]], tail.vectors[allowed.tails[i]], k)
+
+    def _chosen(self, part: int, allowed: Allowed | None) -> Chosen | None:
+        return self.parts[part].living if allowed is None else allowed.parts[part]
+
+
+def _grown(tails: tuple[Tail, ...], new: Tail) -> tuple[Tail, ...]:
+    """Those of like size are joined: few there are, and a row is copied a few times only."""
+    grown = [*tails, new]
+    while len(grown) > 1 and len(grown[-2].ids) <= 2 * len(grown[-1].ids):
+        one, other = grown[-2:]
+        grown[-2:] = [
+            Tail(np.concatenate([one.ids, other.ids]), np.concatenate([one.vectors, other.vectors]))
+        ]
+    return tuple(grown)
+
+
+def _mask_over(segment: Segment, masks: Sequence[tuple[Ids, Mask]]) -> Mask:
+    """[m]: which rows of the segment are in one of the masks."""
+    out = np.zeros(segment.count, dtype=bool)
+    for ids, mask in masks:
+        if len(ids) == len(out) and np.array_equal(ids, segment.ids):
+            out |= mask
         else:
-            gone = there[is_in(there, dead)]
-            k = min(k, len(there) - len(gone))
-            if len(gone):
-                selector = faiss.IDSelectorNot(_bitmap(gone))
-        if k == 0:  # FAISS pads a short answer with id -1 and score -3.4e38, and refuses k = 0 without a word
-            return _none(len(vectors))
-        # One parameters object a call: IndexIDMap swaps the selector in place, so sharing one crashes under
-        # threads.
-        parameters = faiss.SearchParameters(sel=selector) if selector is not None else None  # type: ignore[call-arg]
-        scores, ids = self.segment.index.search(vectors, k, params=parameters)
-        return scores, ids
-
-    def _widened(self, vectors: Vectors, k: int, chosen: Ids) -> tuple[Vectors, Ids] | None:
-        """The k best of the chosen ids out of more hits than k; None when too few of them pass."""
-        assert self.segment is not None
-        rows = self.segment.count
-        fetch = int(1.5 * k * rows / len(chosen)) + 8
-        for _ in range(TRIES):
-            scores, ids = self.segment.index.search(vectors, min(fetch, rows))
-            passes = is_in(ids.ravel(), chosen).reshape(ids.shape)
-            if (passes.sum(axis=1) >= k).all():
-                first = np.argsort(~passes, axis=1, kind="stable")[:, :k]
-                return np.take_along_axis(scores, first, 1), np.take_along_axis(ids, first, 1)
-            fetch *= 4
-        return None
-
-    def _search_tail(self, vectors: Vectors, k: int, allowed: Ids | None) -> tuple[Vectors, Ids]:
-        ids, rows = self.tail_ids, self.tail_vectors
-        if rows is None:
-            return _none(len(vectors))
-        if allowed is not None:
-            at = places(ids, allowed)
-            ids, rows = ids[at], rows[at]
-        return _exact(vectors, ids, rows, k)
-
-    def rows(self) -> tuple[Ids, Vectors]:
-        """Living ids, ascending, and their vectors [m, d]: what a new segment is made of."""
-        parts = [] if self.segment is None else [self.segment.rows()]
-        if self.tail_vectors is not None:
-            parts.append(self.tail_vectors)
-        ids = self.tail_ids if self.segment is None else np.concatenate([self.segment.ids, self.tail_ids])
-        vectors = np.concatenate(parts) if parts else np.empty((0, self.dim), np.float32)
-        alive = ~is_in(ids, self.dead)
-        ids, vectors = ids[alive], vectors[alive]
-        order = np.argsort(ids)
-        return ids[order], np.ascontiguousarray(vectors[order])
+            out[segment.positions(ids[mask])] = True
+    return out
 
 
-def _way(allowed: int, rows: int) -> str:
-    """How to find the best of `allowed` rows out of `rows`."""
-    if allowed <= GATHER_SHARE * rows:
-        return GATHER
-    return WIDEN if allowed > WIDEN_SHARE * rows else BITMAP
+def _search_segment(
+    segment: Segment, vectors: Vectors, k: int, chosen: Chosen | None, effort: float
+) -> tuple[Vectors, Positions]:
+    """The k best of the chosen rows, of which there are as many, for each query."""
+    for way in ways(segment, k, chosen):
+        found = _go(segment, vectors, k, chosen, effort, way)
+        if found is not None:
+            return found
+    raise AssertionError("exact ways always find k rows")
 
 
-def build_segment(ids: Ids, vectors: Vectors, factory: str) -> Segment:
-    """A FAISS index of rows [m, d] under their ids (ascending)."""
-    index = faiss.IndexIDMap2(faiss.index_factory(vectors.shape[1], factory, faiss.METRIC_INNER_PRODUCT))
-    if len(ids):
-        index.train(vectors)
-        index.add_with_ids(vectors, ids)
-    return Segment(index, ids)
+def _go(
+    segment: Segment, vectors: Vectors, k: int, chosen: Chosen | None, effort: float, way: Way
+) -> tuple[Vectors, Positions] | None:
+    """One way; None when it found too few."""
+    if way.name == EXACT:
+        return segment.search_exact(vectors, k)
+    if way.name == GATHERED:
+        assert chosen is not None
+        gathered = chosen.gathered(segment)
+        scores, at = gathered.search_exact(vectors, k)
+        return scores, gathered.ids[at]
+    if way.name == BITMAP:
+        assert chosen is not None
+        return segment.search_exact(vectors, k, chosen.selector)
+    if way.name.startswith("exact"):
+        return _widened(
+            lambda queries, fetch: segment.search_exact(queries, fetch), vectors, k, chosen, way, segment
+        )
+
+    def near(queries: Vectors, fetch: int) -> tuple[Vectors, Positions]:
+        assert segment.tuning is not None
+        usual = segment.tuning.effort(fetch if chosen is None else effort_for(segment, fetch))
+        return segment.search_approximate(queries, fetch, _tried(usual * effort, segment))
+
+    return _widened(near, vectors, k, chosen, way, segment)
 
 
-def write_segment(segment: Segment, path: Path) -> str:
-    """Write the file whole or not at all; returns its sha256. Raises OSError (a full disk)."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    try:
-        data = faiss.serialize_index(segment.index).tobytes()
-        with partial.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-    return hashlib.sha256(data).hexdigest()
+def _tried(effort: float, segment: Segment) -> int:
+    most = segment.approximate.nlist if segment.kind == "lists" else segment.count
+    return max(1, min(round(effort), int(most)))
 
 
-def read_segment(path: Path, sha256: str) -> Segment:
-    """Read a file that `write_segment` wrote. Raises IndexFileBroken when its bytes are not those (or not
-    there).
+def _widened(
+    near: Callable[[Vectors, int], tuple[Vectors, Positions]],
+    vectors: Vectors,
+    k: int,
+    chosen: Chosen | None,
+    way: Way,
+    segment: Segment,
+) -> tuple[Vectors, Positions] | None:
+    """The k best of the chosen rows out of more hits than k; None when for some query too few of them pass.
+
+    What passes among the nearest `fetch` rows are the nearest that pass: no row is nearer than those that were left.
     """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise IndexFileBroken(f"{path.name} cannot be read: {error.strerror}") from error
-    found = hashlib.sha256(data).hexdigest()
-    if found != sha256:  # checked before FAISS sees it: a stranger's file is never parsed
-        raise IndexFileBroken(f"{path.name} has sha256 {found[:12]}…, published was {sha256[:12]}…")
-    index: Any = faiss.deserialize_index(np.frombuffer(data, dtype=np.uint8))
-    return Segment(index, faiss.vector_to_array(index.id_map))
+    fetch = way.fetch
+    for _ in range(TRIES):
+        scores, at = near(vectors, min(fetch, segment.count))
+        passes = at >= 0 if chosen is None else chosen.mask[at] & (at >= 0)
+        if passes.all() and at.shape[1] == k:
+            return scores, at
+        if (passes.sum(axis=1) >= k).all():
+            first = np.argsort(~passes, axis=1, kind="stable")[:, :k]
+            return np.take_along_axis(scores, first, 1), np.take_along_axis(at, first, 1)
+        if fetch >= segment.count:
+            return None
+        fetch *= int(min(16, max(4, 2 * k / max(1, passes.sum(axis=1).min()))))
+    return None
 
 
-def set_threads(threads: int) -> None:
-    """Threads of one FAISS search, for the whole process."""
-    faiss.omp_set_num_threads(threads)
-
-
-def _exact(vectors: Vectors, ids: Ids, rows: Vectors, k: int) -> tuple[Vectors, Ids]:
+def _compared(vectors: Vectors, ids: Ids, rows: Vectors, k: int) -> tuple[Vectors, Ids]:
     """The k best of these rows for each query, in any order."""
-    k = min(k, len(ids))
-    if not k:
-        return _none(len(vectors))
     scores = vectors @ rows.T  # [n, m]
     if k < len(ids):
         best = np.argpartition(-scores, k - 1, axis=1)[:, :k]
         return np.take_along_axis(scores, best, 1), ids[best]
     return scores, np.broadcast_to(ids, scores.shape)
-
-
-def _bitmap(ids: Ids) -> faiss.IDSelectorBitmap:
-    """A selector of these ids (ascending)."""
-    bits = np.zeros(int(ids[-1]) + 1 if len(ids) else 1, dtype=np.uint8)
-    bits[ids] = 1
-    return faiss.IDSelectorBitmap(np.packbits(bits, bitorder="little"))  # type: ignore[call-arg, arg-type]
-
-
-def _none(n: int) -> tuple[Vectors, Ids]:
-    return np.empty((n, 0), np.float32), np.empty((n, 0), np.int64)

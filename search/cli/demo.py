@@ -39,11 +39,9 @@ def demo(
     config: Config,
 ) -> None:
     """Draw a catalogue of products (or take your --pictures), index it, and serve the page."""
-    from indexer.vectors.index import set_threads
     from textmm.drawings import draw_catalogue
 
     log_to_stderr()
-    set_threads(config.index.threads)
     if pictures is None:
         folder = config.data / f"demo-{products}-{seed}"
         source, name, style = folder / "products.csv", "demo", "attributes"

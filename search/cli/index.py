@@ -114,6 +114,7 @@ def index_sources(
         total.added or total.updated or removed
     ):
         live.poll()
+        live.fold_due()
     seconds = time.perf_counter() - started
     done = total.added + total.updated
     return {

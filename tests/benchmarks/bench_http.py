@@ -146,6 +146,7 @@ def fill(config: Config, source: str, count: int) -> None:
         live = LiveIndex(database, config.data / "indexes", config.index)
         live.view(Collections(database).get("shop"))
         live.poll()
+        live.fold_due()
 
 
 def start(data: Path) -> tuple[subprocess.Popen[str], str, float]:

@@ -1,0 +1,189 @@
+"""Which kind of index a segment gets: each that may fit is built and measured on the segment's own rows.
+
+Rows that ask are held out of the index while it is measured: a row that is in it finds its own neighbours more easily
+than a query does (a graph over 50,000 overlapping rows at effort 20: recall .983 of rows within, .931 of others).
+"""
+
+# m rows, d embed_dim
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from indexer.ids import Ids
+from indexer.vectors.options import BuildOptions
+from indexer.vectors.segments import (
+    Halves,
+    Positions,
+    Segment,
+    Vectors,
+    add_rows,
+    exact_segment,
+    faiss_threads,
+    graph_over,
+    lists_over,
+)
+from indexer.vectors.tuning import Point, Tuning
+
+logger = logging.getLogger(__name__)
+
+QUERIES = 256
+"""Rows of the segment that ask; they are added after it was measured."""
+MARGIN = 0.003
+"""Added to the target while measuring: the recall of so few queries is uncertain by about as much."""
+FEW_ROWS_SCANNED = 3000
+"""Lists that reach the target by comparing so few rows are as fast as a graph, and no graph is built."""
+MOST_EFFORT = 2048
+KS = (10, 100)
+GRAPH_BYTES = 64 * 4 + 16
+"""Neighbours of a row in a graph: 32 on the upper levels, twice that on the lowest."""
+
+
+def build_segment(ids: Ids, rows: Halves | Vectors, options: BuildOptions) -> Segment:
+    """A segment of rows [m, d], L2-normalised, under their ids (ascending), of the kind that suits it.
+
+    An approximate index that misses the recall asked for is not used: exact search it is then.
+    """
+    small = len(ids) < 10 * QUERIES or (options.kind == "auto" and len(ids) <= options.exact_rows)
+    if options.kind == "exact" or small:
+        return exact_segment(ids, rows)
+    held = np.zeros(len(ids), dtype=bool)
+    held[np.random.default_rng(0).choice(len(ids), QUERIES, replace=False)] = True
+    order = np.argsort(held, kind="stable")
+    ids, halves = ids[order], np.ascontiguousarray(rows[order], dtype="<f2")
+    best = _best(exact_segment(ids[:-QUERIES], halves[:-QUERIES]), halves[-QUERIES:], options)
+    if best is None:
+        return exact_segment(ids[np.argsort(ids)], halves[np.argsort(ids)])
+    with faiss_threads(options.threads):
+        add_rows(best.approximate, halves[-QUERIES:])
+    return replace(exact_segment(ids, halves), approximate=best.approximate, tuning=best.tuning)
+
+
+def _best(segment: Segment, held: Halves, options: BuildOptions) -> Segment | None:
+    """The quickest of the kinds that may be, over a segment without the rows held out; None: exact search."""
+    started = time.perf_counter()
+    with faiss_threads(options.threads):
+        asked = _Asked.of(segment, held)
+    tried: dict[str, float] = {}
+    best: Segment | None = None
+    for kind, build in (("lists", lists_over), ("graph", graph_over)):
+        if not _may(kind, segment, options):
+            continue
+        with faiss_threads(options.threads):
+            approximate = build(segment)
+            add_rows(approximate, segment.halves)
+        with faiss_threads(1):  # as a server searches
+            built = _measured(replace(segment, approximate=approximate), asked, options)
+        at = _at(built)
+        if at.recall < options.recall:
+            logger.info("%s over %d rows reach recall %.3f only", kind, segment.count, at.recall)
+            continue
+        tried[kind] = at.ms
+        if best is None or at.ms < _at(best).ms:
+            best = built
+        if kind == "lists" and options.kind == "auto" and _scanned(built) <= FEW_ROWS_SCANNED:
+            break
+    if best is None:
+        logger.warning("no approximate index over %d rows reaches recall %.3f", segment.count, options.recall)
+        return None
+    if options.kind == "auto" and _at(best).ms >= asked.exact_ms:
+        return None
+    assert best.tuning is not None
+    seconds = round(time.perf_counter() - started, 3)
+    return replace(best, tuning=replace(best.tuning, tried=tried, build_s=seconds))
+
+
+def _at(segment: Segment) -> Point:
+    """What its search for the best ten was measured to be."""
+    assert segment.tuning is not None
+    return segment.tuning.at(KS[0])
+
+
+def _may(kind: str, segment: Segment, options: BuildOptions) -> bool:
+    """Whether this kind was asked for, and fits."""
+    if options.kind not in ("auto", kind):
+        return False
+    if kind == "lists" and options.kind == "auto" and segment.count < 1000:
+        return False
+    bytes_a_row = segment.dim + (GRAPH_BYTES if kind == "graph" else 8)
+    fits = not options.memory_mb or segment.count * bytes_a_row <= options.memory_mb * 1e6
+    if not fits:
+        logger.info("%s over %d rows do not fit into %g MB", kind, segment.count, options.memory_mb)
+    return fits
+
+
+def _scanned(segment: Segment) -> float:
+    """Rows that lists compare for the best ten, on average."""
+    return float(_at(segment).effort * segment.count / segment.approximate.nlist)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """The rows that were held out, and their true neighbours among the others."""
+
+    queries: Vectors
+    truth: Positions
+    """[n, 100]"""
+    exact_ms: float
+
+    @classmethod
+    def of(cls, segment: Segment, held: Halves) -> _Asked:
+        queries = held.astype(np.float32)
+        _, truth = segment.search_exact(queries, max(KS))
+        times = []
+        for query in queries[:5]:
+            started = time.perf_counter()
+            segment.search_exact(query[None], KS[0])
+            times.append((time.perf_counter() - started) * 1e3)
+        return cls(queries, truth, min(times))
+
+
+def _measured(segment: Segment, asked: _Asked, options: BuildOptions) -> Segment:
+    """With its curve: effort doubled until the target is reached, then the step halved once more."""
+    most = segment.approximate.nlist if segment.kind == "lists" else MOST_EFFORT
+    wanted = min(1.0, options.recall + MARGIN)
+    points: list[Point] = []
+    for k in KS:
+
+        def measure(effort: int, k: int = k) -> Point:
+            return _point(segment, asked, k, effort)
+
+        points += _curve(measure, wanted, start=1 if segment.kind == "lists" else k, most=most)
+    return replace(segment, tuning=Tuning(wanted, tuple(points), asked.exact_ms, 0.0, {}))
+
+
+def _curve(measure: Callable[[int], Point], wanted: float, *, start: int, most: int) -> list[Point]:
+    points = [measure(start)]
+    while points[-1].recall < wanted and points[-1].effort < most:
+        points.append(measure(min(most, 2 * points[-1].effort)))
+    if len(points) > 1 and points[-1].recall >= wanted:
+        low, high = points[-2].effort, points[-1].effort
+        for _ in range(2):
+            middle = (low + high) // 2
+            if middle in (low, high):
+                break
+            points.append(measure(middle))
+            low, high = (low, middle) if points[-1].recall >= wanted else (middle, high)
+    return sorted(points, key=lambda point: point.effort)
+
+
+def _point(segment: Segment, asked: _Asked, k: int, effort: int) -> Point:
+    times = []
+    for _ in range(3):  # the quickest: whatever else runs here only slows a search down
+        started = time.perf_counter()
+        _, found = segment.search_approximate(asked.queries, k, effort)
+        times.append(time.perf_counter() - started)
+    ms = min(times) * 1e3 / len(asked.queries)
+    return Point(k, effort, round(recall(found, asked.truth[:, :k]), 4), round(ms, 5))
+
+
+def recall(found: Any, truth: Any) -> float:
+    """Share of the true neighbours [n, k] that are among those found [n, k']."""
+    right = sum(len(np.intersect1d(a, b)) for a, b in zip(found, truth, strict=True))
+    return float(right / truth.size)

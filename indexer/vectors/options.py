@@ -1,0 +1,20 @@
+"""What a new segment should be."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+KINDS = ("auto", "exact", "graph", "lists")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildOptions:
+    kind: str = "auto"
+    """One of KINDS"""
+    recall: float = 0.98
+    """Recall@10 that an approximate index must reach."""
+    exact_rows: int = 20_000
+    """Up to so many rows exact search is fast enough."""
+    memory_mb: float = 0.0
+    """Of the approximate index; 0: no limit. Exact rows are mapped from their file and not counted."""
+    threads: int = 1

@@ -1,0 +1,120 @@
+"""How to find the best of the rows of a segment that a filter lets through: the way that is expected to be quickest."""
+
+# m rows, d embed_dim
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import faiss
+import numpy as np
+
+from indexer.columns import Mask, count
+from indexer.vectors.segments import Positions, Segment, exact_segment
+
+SCAN, JUMP, COPY, TEST = 0.08e-6, 0.30e-6, 0.45e-6, 1.2e-6
+"""Milliseconds, the first three a dimension: to compare a row after its neighbour, to compare one far from the last, to
+copy it out first; and to ask a bitmap about a row. Measured with bench_search on AVX-512; their proportions decide."""
+AGAIN = 2.0
+"""What a widened search of an approximate index is expected to cost in the end: where hits go against the filter, it
+begins again with more."""
+KEPT_BYTES = 8_000_000
+"""Up to this size the rows of a filter are kept together beside it, for the next query."""
+
+
+class Chosen:
+    """Rows of one segment that may answer. Never changed; what searches need of it is made at first use."""
+
+    def __init__(self, mask: Mask) -> None:
+        self.mask = mask
+        """[m]"""
+        self.count = count(mask)
+
+    @cached_property
+    def positions(self) -> Positions:
+        """Ascending"""
+        return np.flatnonzero(self.mask)
+
+    @cached_property
+    def _bits(self) -> faiss.IDSelectorBitmap:
+        return faiss.IDSelectorBitmap(np.packbits(self.mask, bitorder="little"))  # type: ignore[call-arg, arg-type]
+
+    @property
+    def selector(self) -> faiss.IDSelector:
+        """For FAISS, which asks it row by row. Immutable, so that threads may share it."""
+        return self._bits
+
+    def gathered(self, segment: Segment) -> Segment:
+        """These rows alone, under their positions; kept when they are few."""
+        kept: Segment | None = self.__dict__.get("_gathered")
+        if kept is None:
+            kept = exact_segment(self.positions, segment.halves[self.positions])
+            if self.bytes_gathered(segment) <= KEPT_BYTES:
+                self.__dict__["_gathered"] = kept
+        return kept
+
+    def bytes_gathered(self, segment: Segment) -> int:
+        return self.count * 2 * segment.dim
+
+
+@dataclass(frozen=True)
+class Way:
+    """Of searching one segment."""
+
+    name: str
+    ms: float
+    """Expected, for one query."""
+    fetch: int = 0
+    """Of a widened search: hits to find among which k are expected to pass."""
+
+
+EXACT, GATHERED, BITMAP, WIDENED = (
+    "exact",
+    "exact over the allowed rows",
+    "exact with a bitmap",
+    "exact, widened",
+)
+
+
+def ways(segment: Segment, k: int, chosen: Chosen | None) -> list[Way]:
+    """All ways to the best k of the chosen rows (None: of all), the quickest first. The last resort is always in."""
+    if chosen is None:
+        found = [Way(EXACT, _scan_ms(segment))]
+        if segment.tuning is not None:
+            found.append(Way(segment.kind, segment.tuning.ms(k), k))
+    else:
+        found = list(_filtered(segment, k, chosen))
+    return sorted(found, key=lambda way: way.ms)
+
+
+def _filtered(segment: Segment, k: int, chosen: Chosen) -> list[Way]:
+    rows, dim, allowed = segment.count, segment.dim, chosen.count
+    keeps = chosen.bytes_gathered(segment) <= KEPT_BYTES
+    fetch = widened(k, rows, allowed)
+    pace = _scan_ms(segment) / max(1e-9, rows * dim * SCAN)  # of this machine
+    found = [
+        Way(GATHERED, pace * allowed * dim * (SCAN if keeps else COPY)),
+        Way(BITMAP, pace * (rows * TEST + allowed * dim * JUMP)),
+        Way(WIDENED, pace * 1.1 * rows * dim * SCAN, fetch),
+    ]
+    if segment.tuning is not None and fetch < rows // 2:
+        expected = segment.tuning.ms(effort_for(segment, fetch))
+        found.append(Way(f"{segment.kind}, widened", AGAIN * expected, fetch))
+    return found
+
+
+def effort_for(segment: Segment, fetch: int) -> int:
+    """Among how many hits' worth of effort the last of `fetch` are found as surely as the first: those that pass a
+    filter may all be among the last. A graph that keeps so many on its way has them; of lists more must be asked."""
+    return 8 * fetch if segment.kind == "lists" else fetch
+
+
+def _scan_ms(segment: Segment) -> float:
+    """Of exact search over the whole segment: as it was measured, where it was."""
+    return segment.count * segment.dim * SCAN if segment.tuning is None else segment.tuning.exact_ms
+
+
+def widened(k: int, rows: int, allowed: int) -> int:
+    """Hits among which k of the allowed rows are expected, with some to spare."""
+    return min(rows, int(1.5 * k * rows / max(1, allowed)) + 8)

@@ -1,0 +1,262 @@
+"""Segments: rows that no longer change, exact as half floats, with an approximate index over them where it pays.
+
+Their files are memory-mapped: processes share one copy, and what is not asked for is not in memory.
+"""
+
+# n queries, m rows, d embed_dim; a position is a row's place in its segment, 0..m-1
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import io
+import os
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+
+from indexer.ids import Ids, places
+from indexer.vectors.tuning import Tuning
+
+Vectors = NDArray[np.float32]
+Halves = NDArray[np.float16]
+Positions = NDArray[np.int64]
+Kind = Literal["exact", "graph", "lists"]
+IDS, ROWS, APPROXIMATE = "ids.npy", "rows.faiss", "approximate.faiss"
+"""Endings of a segment's files."""
+CHUNK = 65_536
+"""Rows handed to FAISS at a time, as float32."""
+
+
+class IndexFileBroken(ValueError):
+    """An index file that is not the one that was published; the rows in SQL are all there still."""
+
+
+@dataclass(frozen=True)
+class Segment:
+    ids: Ids
+    """[m] ascending, but for the last rows of an approximate segment: they were held out to measure it, and ascend
+    among themselves."""
+    exact: faiss.IndexScalarQuantizer
+    """All rows as half floats, which is how they are stored in SQL: searching them is exact search."""
+    approximate: Any = None
+    """A graph (HNSW) or inverted lists over 8-bit codes of the rows; None in an exact segment."""
+    tuning: Tuning | None = None
+    """What was measured when the approximate index was built."""
+
+    @property
+    def count(self) -> int:
+        return len(self.ids)
+
+    @property
+    def dim(self) -> int:
+        return int(self.exact.d)
+
+    @property
+    def kind(self) -> Kind:
+        if self.approximate is None:
+            return "exact"
+        return "lists" if isinstance(self.approximate, faiss.IndexIVF) else "graph"
+
+    def exactly(self) -> Segment:
+        """The same rows without the approximate index."""
+        return self if self.approximate is None else Segment(self.ids, self.exact)
+
+    @cached_property
+    def _runs(self) -> list[tuple[int, Ids]]:
+        """(first position, ascending ids) of each run."""
+        starts = [0, *(np.flatnonzero(np.diff(self.ids) < 0) + 1).tolist()]
+        return [(start, run) for start, run in zip(starts, np.split(self.ids, starts[1:]), strict=True)]
+
+    def positions(self, ids: Ids) -> Positions:
+        """Where those of `ids` lie that are here; one place each."""
+        return np.concatenate([start + places(run, ids) for start, run in self._runs])
+
+    @cached_property
+    def halves(self) -> Halves:
+        """[m, d] float16 in the order of the ids; FAISS's own memory, not to be written to."""
+        if not self.count:
+            return np.empty((0, self.dim), np.float16)
+        codes: Any = self.exact.codes
+        flat = faiss.rev_swig_ptr(codes.data(), self.count * 2 * self.dim)
+        return flat.view(np.float16).reshape(-1, self.dim)
+
+    @cached_property
+    def _refined(self) -> faiss.IndexRefine:
+        """The approximate index, its hits compared again with the exact rows."""
+        return faiss.IndexRefine(self.approximate, self.exact)
+
+    def search_exact(
+        self, vectors: Vectors, k: int, selector: faiss.IDSelector | None = None
+    ) -> tuple[Vectors, Positions]:
+        """(cosines [n, k], positions [n, k]), best first; position -1 where there are fewer rows."""
+        # One parameters object a call: a shared selector or setting changes under other threads' searches.
+        parameters = faiss.SearchParameters(sel=selector) if selector is not None else None  # type: ignore[call-arg]
+        found: tuple[Vectors, Positions] = self.exact.search(vectors, k, params=parameters)
+        return found
+
+    def search_approximate(self, vectors: Vectors, k: int, effort: int) -> tuple[Vectors, Positions]:
+        """The same, of the rows that the approximate index finds: cosines are exact, rows may be missed.
+
+        `effort`: hits that a graph keeps on its way (efSearch), lists that are looked through (nprobe).
+        """
+        more = candidates(k)
+        base: Any
+        if self.kind == "lists":
+            base = faiss.SearchParametersIVF(nprobe=effort)  # type: ignore[call-arg]
+        else:
+            base = faiss.SearchParametersHNSW(efSearch=max(effort, more))  # type: ignore[attr-defined]
+        parameters = faiss.IndexRefineSearchParameters(k_factor=more / k, base_index_params=base)  # type: ignore[call-arg]
+        found: tuple[Vectors, Positions] = self._refined.search(vectors, k, params=parameters)
+        return found
+
+
+def candidates(k: int) -> int:
+    """Hits by 8-bit codes that are compared again exactly, for the best k."""
+    return k + max(10, k // 2)
+
+
+def exact_segment(ids: Ids, rows: Halves | Vectors) -> Segment:
+    """A segment of rows [m, d] under their ids (ascending), without an approximate index."""
+    halves = np.ascontiguousarray(rows, dtype="<f2")
+    index = faiss.IndexScalarQuantizer(
+        halves.shape[1], faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT
+    )
+    index.is_trained = True
+    if len(halves):
+        index.add_sa_codes(halves.view(np.uint8))
+    return Segment(ids, index)
+
+
+def graph_over(segment: Segment, *, neighbours: int = 32) -> Any:
+    """A navigable small-world graph (Malkov & Yashunin 2018, FAISS's HNSW) for 8-bit codes, trained and empty."""
+    index: Any = faiss.index_factory(segment.dim, f"HNSW{neighbours},SQ8", faiss.METRIC_INNER_PRODUCT)
+    index.train(_sample(segment, 100_000))
+    return index
+
+
+def lists_over(segment: Segment) -> Any:
+    """Inverted lists (FAISS's IVF) for 8-bit codes, trained and empty; some four times the square root of the rows."""
+    lists = 1 << max(4, round(np.log2(4 * np.sqrt(segment.count))))
+    index: Any = faiss.index_factory(segment.dim, f"IVF{lists},SQ8", faiss.METRIC_INNER_PRODUCT)
+    index.train(_sample(segment, 64 * lists))
+    return index
+
+
+def _sample(segment: Segment, most: int) -> Vectors:
+    halves = segment.halves
+    if segment.count > most:
+        halves = halves[np.sort(np.random.default_rng(0).choice(segment.count, most, replace=False))]
+    return halves.astype(np.float32)
+
+
+def add_rows(index: Any, halves: Halves) -> None:
+    for start in range(0, len(halves), CHUNK):
+        index.add(halves[start : start + CHUNK].astype(np.float32))
+
+
+# -- files -----------------------------------------------------------------------------------------------
+
+
+def write_segment(segment: Segment, folder: Path, stem: str) -> dict[str, str]:
+    """Write its files, each whole or not at all; ending -> sha256. Raises OSError (a full disk), nothing is left."""
+    written: dict[str, str] = {}
+    parts = {IDS: segment.ids, ROWS: segment.exact, APPROXIMATE: segment.approximate}
+    try:
+        for ending, part in parts.items():
+            if part is not None:
+                written[ending] = _write(part, folder / f"{stem}.{ending}")
+    except BaseException:
+        for ending in written:
+            (folder / f"{stem}.{ending}").unlink(missing_ok=True)
+        raise
+    return written
+
+
+def _write(part: Any, path: Path) -> str:
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    try:
+        if isinstance(part, np.ndarray):
+            buffer = io.BytesIO()
+            np.save(buffer, part)  # to a file it says how many items it wrote, but not why no more
+            partial.write_bytes(buffer.getbuffer())
+        else:
+            try:
+                faiss.write_index(part, str(partial))
+            except RuntimeError as error:  # FAISS's own word for a disk that is full
+                raise OSError(errno.ENOSPC, f"No space left on device for {path.name}") from error
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return digest
+
+
+def read_segment(
+    folder: Path, stem: str, files: Mapping[str, str], tuning: Tuning | None = None, *, verify: bool = True
+) -> Segment:
+    """Map the files that `write_segment` wrote into memory.
+
+    Raises IndexFileBroken when their bytes are not those (or not there). `verify`: False for files this process has
+    just written.
+    """
+    parts: dict[str, Any] = {}
+    for ending, digest in files.items():
+        path = folder / f"{stem}.{ending}"
+        if verify:
+            _check(path, digest)  # before FAISS sees it: a stranger's file is never parsed
+        try:
+            if ending == IDS:
+                parts[ending] = np.load(path, mmap_mode="r", allow_pickle=False)
+            else:
+                parts[ending] = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
+        except (OSError, RuntimeError, ValueError) as error:
+            raise IndexFileBroken(f"{path.name} cannot be read: {error}") from error
+    ids = np.asarray(parts[IDS])
+    return Segment(ids, parts[ROWS], parts.get(APPROXIMATE), tuning)
+
+
+def _check(path: Path, digest: str) -> None:
+    try:
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise IndexFileBroken(f"{path.name} cannot be read: {error.strerror}") from error
+    if found != digest:
+        raise IndexFileBroken(f"{path.name} has sha256 {found[:12]}…, published was {digest[:12]}…")
+
+
+def delete_segment(folder: Path, stem: str) -> None:
+    for ending in (IDS, ROWS, APPROXIMATE):
+        with suppress(FileNotFoundError):
+            (folder / f"{stem}.{ending}").unlink()
+
+
+# -- threads ---------------------------------------------------------------------------------------------
+
+_mine = threading.local()
+
+
+@contextmanager
+def faiss_threads(count: int) -> Iterator[None]:
+    """So many threads for FAISS calls of this thread: OpenMP keeps that number a thread, not a process."""
+    before = getattr(_mine, "count", None)
+    if before != count:
+        faiss.omp_set_num_threads(count)
+        _mine.count = count
+    try:
+        yield
+    finally:
+        if before is not None and before != count:
+            faiss.omp_set_num_threads(before)
+            _mine.count = before

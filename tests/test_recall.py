@@ -1,0 +1,89 @@
+"""Recall of what is served, measured on real queries."""
+
+import logging
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from indexer.recall import FEWEST, KEPT, RecallWatch
+from indexer.vectors.choice import build_segment
+from indexer.vectors.index import VectorIndex
+from indexer.vectors.options import BuildOptions
+from indexer.vectors.tuning import Tuning
+from tests.test_choice import DIM, clustered, ids_of
+
+ROWS = clustered(4000, 1.0)
+QUERIES = clustered(100, 1.0, seed=1)
+
+
+@pytest.fixture(scope="module")
+def graph() -> VectorIndex:
+    return VectorIndex.over(DIM, [build_segment(ids_of(4000), ROWS, BuildOptions(kind="graph"))])
+
+
+def careless(index: VectorIndex) -> VectorIndex:
+    """The same, whose tuning says that the least effort is enough."""
+    (part,) = index.parts
+    tuning = part.segment.tuning
+    assert tuning is not None
+    points = tuple(replace(point, effort=1, recall=1.0) for point in tuning.points if point.k == 10)[:1]
+    segment = replace(part.segment, tuning=Tuning(0.98, points, tuning.exact_ms, 0.0, {}))
+    return VectorIndex.over(DIM, [segment])
+
+
+def asked(watch: RecallWatch, index: VectorIndex) -> None:
+    for query in QUERIES:
+        watch.search(index, query[None], 10, None)
+
+
+def test_recall_of_what_was_asked_is_measured(graph: VectorIndex) -> None:
+    watch = RecallWatch()
+    asked(watch, graph)
+
+    watch.check(graph, 0.9, "here")
+
+    assert watch.recall is not None and watch.recall >= 0.9
+    assert watch.effort == 1.0
+
+
+def test_where_recall_is_under_the_target_search_widens_and_says_so(
+    graph: VectorIndex, caplog: pytest.LogCaptureFixture
+) -> None:
+    index, watch = careless(graph), RecallWatch()
+    asked(watch, index)
+    before = index.search(QUERIES, 10)[1]
+    exact = index.exactly().search(QUERIES, 10)[1]
+
+    with caplog.at_level(logging.WARNING):
+        watch.check(index, 0.999, "collection 7, images")
+
+    assert watch.effort == 0.0 or watch.effort > 1
+    assert "collection 7, images: recall of real queries is 0." in caplog.text
+    after = np.concatenate([watch.search(index, query[None], 10, None)[1] for query in QUERIES])
+    right = [
+        np.mean([len(set(a) & set(b)) for a, b in zip(x.tolist(), exact.tolist(), strict=True)])
+        for x in (before, after)
+    ]
+    assert right[0] < right[1] and right[1] >= 9.99
+
+
+def test_few_queries_say_nothing_and_an_exact_index_is_not_measured(graph: VectorIndex) -> None:
+    few, exact = RecallWatch(), RecallWatch()
+    for query in QUERIES[: FEWEST - 1]:
+        few.search(graph, query[None], 10, None)
+    asked(exact, graph.exactly())
+
+    few.check(graph, 0.9, "here")
+    exact.check(graph.exactly(), 0.9, "here")
+
+    assert few.recall is None and exact.recall is None
+
+
+def test_the_latest_queries_are_kept_and_filtered_ones_are_not(graph: VectorIndex) -> None:
+    watch = RecallWatch()
+    for _ in range(3):
+        asked(watch, graph)
+    watch.search(graph, QUERIES[:1], 10, graph.allow(ids_of(50)))
+
+    assert len(watch._queries) == KEPT
