@@ -58,6 +58,7 @@ generation = Table(
     Column("preprocessing", Text, nullable=False),
     Column("state", Text, nullable=False),
     Column("created_at", TIME, nullable=False),
+    Column("model_name", Text, nullable=True),  # under which processes load it, where it is not their own
     Column("switched_at", TIME, nullable=True),
     sqlite_autoincrement=True,
 )

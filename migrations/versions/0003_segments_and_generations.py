@@ -12,6 +12,7 @@ TIME = sa.DateTime(timezone=True)
 
 def upgrade() -> None:
     _make_index_build_anew()
+    op.add_column("generation", sa.Column("model_name", sa.Text(), nullable=True))
     op.add_column("generation", sa.Column("switched_at", TIME, nullable=True))
     op.create_table(
         "process",
