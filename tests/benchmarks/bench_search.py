@@ -41,6 +41,7 @@ import os
 import shutil
 import subprocess
 import sys
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -122,7 +123,7 @@ def data_sets(arguments: argparse.Namespace) -> Iterator[tuple[str, int, Path]]:
         generate(kind, count, folder)
         yield kind, count, folder
     if arguments.fashion:
-        folder = arguments.cache.absolute() / f"fashion-{Path(arguments.fashion).name.replace('*', 'all')}"
+        folder = arguments.cache.absolute() / f"fashion-{zlib.crc32(arguments.fashion.encode()):08x}"
         if not (folder / "data.json").exists():
             encode(arguments.fashion, folder)
         yield "fashion", json.loads((folder / "data.json").read_text())["rows"], folder
