@@ -256,7 +256,7 @@ def draw(results: Sequence[Row], out: Path) -> None:
         panels[0].set(xlabel="recall@10", ylabel="queries/s (batch, 2 threads)", yscale="log")
         panels[0].set_xscale("function", functions=(stretch, shrink))
         panels[0].set_xticks(RECALLS, [f"{value:g}" for value in RECALLS])
-        panels[0].set_xlim(right=1.0)
+        panels[0].set_xlim(right=1.0005)
         panels[0].set_title(f"{kind}, {count:,} rows (large: the effort compared)")
         for panel, way in zip(panels[1:], ("random", "correlated"), strict=True):
             panel.set(
