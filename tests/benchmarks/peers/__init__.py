@@ -1,0 +1,1 @@
+"""Vector search systems behind one interface, each measured in a process of its own."""
