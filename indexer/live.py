@@ -25,6 +25,7 @@ from indexer.recall import RecallWatch
 from indexer.store.builds import TARGETS, Builds, Link
 from indexer.store.collections import Collection, Collections, Generation
 from indexer.store.embeddings import Embeddings, Target
+from indexer.store.generations import Generations
 from indexer.vectors.index import Allowed, VectorIndex
 from indexer.vectors.segments import IndexFileBroken, Segment, read_segment
 from indexer.vectors.tuning import Tuning
@@ -92,6 +93,10 @@ class View:
         return self.images if target == "images" else self.texts
 
     @property
+    def key(self) -> tuple[int, int]:
+        return self.collection_id, self.generation.generation_id
+
+    @property
     def folded_seq(self) -> int:
         """Through which the segments go."""
         return self.cuts[-1]
@@ -106,50 +111,49 @@ class LiveIndex:
         self._builds = Builds(database)
         self._folder = folder
         self._config = config
-        self._views: dict[int, View] = {}
+        self._generations = Generations(database)
+        self._views: dict[tuple[int, int], View] = {}
+        """By collection and generation: while one is filled beside the one that serves, both are kept up to date."""
         self._lock = threading.Lock()
         """Held while a view is made; never by a search that finds one."""
         self._folding = threading.Lock()
 
-    def view(self, collection: Collection) -> View | None:
-        """The view of a collection, loaded at its first use; None while it has no vectors."""
-        if collection.generation is None:
+    def view(self, collection: Collection, generation: Generation | None = None) -> View | None:
+        """The view of a collection, loaded at its first use; None while it has no vectors. Of its active generation
+        when none is named."""
+        which = generation or collection.generation
+        if which is None:
             return None
-        view = self._views.get(collection.collection_id)
-        if view is None or view.generation != collection.generation:
-            view = self.take_up(collection)
-        return view
+        return self._views.get((collection.collection_id, which.generation_id)) or self.take_up(collection, which)
 
     def views(self) -> list[View]:
         """Those that are loaded."""
         return list(self._views.values())
 
-    def take_up(self, collection: Collection) -> View | None:
+    def take_up(self, collection: Collection, generation: Generation | None = None) -> View | None:
         """Bring a view up to what is committed now."""
-        generation = collection.generation
-        if generation is None:
+        which = generation or collection.generation
+        if which is None:
             return None
+        key = (collection.collection_id, which.generation_id)
         with self._lock:
-            view = self._views.get(collection.collection_id)
-            if view is None or view.generation != generation:
-                view = self._load(collection.collection_id, generation)
-            view = self._with_changes(view)
-            self._views[collection.collection_id] = view
+            view = self._with_changes(self._views.get(key) or self._load(collection.collection_id, which))
+            self._views[key] = view
         return view
 
     def poll(self) -> None:
         """Take up what other processes wrote, forget what is gone."""
-        seqs = self._embeddings.seqs()
+        collections = {one.collection_id: one for one in self._collections.all()}
+        beside = self._generations.beside()
+        kept = {(i, one.generation.generation_id) for i, one in collections.items() if one.generation}
+        kept |= {(i, one.generation_id) for i, generations in beside.items() for one in generations}
         with self._lock:
-            for gone in set(self._views) - set(seqs):
+            for gone in set(self._views) - kept:
                 del self._views[gone]
-        for collection in self._collections.all():
-            view = self._views.get(collection.collection_id)
-            if view is not None and (view.through_seq, view.generation) != (
-                collection.change_seq,
-                collection.generation,
-            ):
-                self.take_up(collection)
+        for view in self.views():
+            collection = collections.get(view.collection_id)
+            if collection is not None and view.through_seq != collection.change_seq:
+                self.take_up(collection, view.generation)
 
     def fold_due(self) -> None:
         """Fold what is worth it, or take the segments of another process. One process over a folder folds at a time."""
@@ -159,22 +163,28 @@ class LiveIndex:
             with self._only_folder() as mine:
                 if not mine:
                     return
-                self._adopt(view.collection_id)
-                now = self._views.get(view.collection_id)
+                self._adopt(view)
+                now = self._views.get(view.key)
                 first = None if now is None else worth_folding(now, self._config)
-                if first is not None:
-                    self.fold(view.collection_id, first)
+                if now is not None and first is not None:
+                    self._fold(now, first)
 
-    def fold(self, collection_id: int, first: int = 0) -> None:
-        """Make new segments of a view, in place of those from `first` on and of the tail, and publish them."""
+    def fold(self, collection_id: int) -> None:
+        """Make one new segment of all there is in each loaded view of a collection, and publish it."""
+        for view in self.views():
+            if view.collection_id == collection_id:
+                self._fold(view, 0)
+
+    def _fold(self, view: View, first: int) -> None:
+        """New segments in place of those from `first` on and of the tail."""
         with self._folding:
-            view = self._views.get(collection_id)
-            if view is None:
+            now = self._views.get(view.key)
+            if now is None or now.cuts != view.cuts:
                 return
-            segments = fold(view, self._folder, self._config, self._builds, first=first)
-            kept = {t: [part.segment for part in view.target(t).vectors.parts[:first]] for t in TARGETS}
-            cuts = (*view.cuts[: first + 1], view.through_seq)
-            self._put_under(view, {t: [*kept[t], segments[t]] for t in TARGETS}, cuts)
+            segments = fold(now, self._folder, self._config, self._builds, first=first)
+            kept = {t: [part.segment for part in now.target(t).vectors.parts[:first]] for t in TARGETS}
+            cuts = (*now.cuts[: first + 1], now.through_seq)
+            self._put_under(now, {t: [*kept[t], segments[t]] for t in TARGETS}, cuts)
 
     def check_recall(self) -> None:
         """Measure the recall of approximate segments on queries that were asked; search wider where it is too low."""
@@ -185,13 +195,10 @@ class LiveIndex:
                     one.vectors, self._config.recall, f"collection {view.collection_id}, {target}"
                 )
 
-    def _adopt(self, collection_id: int) -> None:
+    def _adopt(self, view: View) -> None:
         """Take the segments of another process that go further than ours."""
         with self._folding:
-            view = self._views.get(collection_id)
-            if view is None:
-                return
-            chain = self._builds.chain(collection_id, view.generation.generation_id)
+            chain = self._builds.chain(*view.key)
             if not chain or not view.folded_seq < chain[-1].through_seq <= view.through_seq:
                 return
             try:
@@ -206,13 +213,11 @@ class LiveIndex:
     ) -> None:
         """Segments of the rows of `view` in place of those of the view that there is now."""
         with self._lock:
-            now = self._views.get(view.collection_id)
-            if now is None or now.generation != view.generation:
+            now = self._views.get(view.key)
+            if now is None:
                 return
             targets = {t: _on(now.target(t), segments[t]) for t in TARGETS}
-            self._views[view.collection_id] = replace(
-                now, cuts=cuts, images=targets["images"], texts=targets["texts"]
-            )
+            self._views[view.key] = replace(now, cuts=cuts, images=targets["images"], texts=targets["texts"])
 
     @contextmanager
     def _only_folder(self) -> Iterator[bool]:

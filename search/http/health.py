@@ -1,11 +1,14 @@
-"""/livez: the process runs. /readyz: a tiny real query just worked. /openapi.json: what there is to call."""
+"""/livez: the process runs. /readyz: a tiny real query just worked. /metrics: figures for Prometheus. /openapi.json: what
+there is to call."""
 
 from __future__ import annotations
 
 from flask import Blueprint, Response
+from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 
 from search.engine import SearchEngine
 from search.errors import NotReady
+from search.metrics import exposition
 from search.openapi import document
 
 
@@ -23,6 +26,11 @@ def health_blueprint(engine: SearchEngine) -> Blueprint:
         except NotReady as error:
             return Response(f"{error}\n", 503, mimetype="text/plain")
         return Response("ok", mimetype="text/plain")
+
+    @bp.get("/metrics")
+    def metrics() -> Response:
+        names = {one.collection_id: one.name for one in engine.collections.all()}
+        return Response(exposition(engine.live.views(), names), content_type=CONTENT_TYPE_PLAIN_0_0_4)
 
     @bp.get("/openapi.json")
     def openapi() -> Response:

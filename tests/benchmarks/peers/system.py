@@ -17,8 +17,8 @@ Masks = NDArray[np.bool_]
 K = 10
 M, EF_CONSTRUCTION = 16, 100
 """Of every graph whose builder lets us say, so that graphs are compared at one size (usearch and FAISS: defaults)."""
-EFS = (20, 40, 80, 160, 320, 640)
-NPROBES = (4, 8, 16, 32, 64, 128)
+EFS = (10, 14, 20, 28, 40, 56, 80, 112, 160, 226, 320, 640)
+NPROBES = (2, 3, 4, 6, 8, 11, 16, 23, 32, 45, 64, 128)
 
 
 class System(Protocol):
