@@ -13,7 +13,8 @@ from indexer.database import Database
 from indexer.errors import Conflict
 from indexer.files import Blobs
 from indexer.hashing import perceptual_hash, sha256
-from indexer.ingest import Failure, Ingest, IngestReport
+from indexer.ingest import Ingest
+from indexer.report import Failure, IngestReport
 from indexer.store.collections import Collection, Collections
 from indexer.store.images import Images
 from tests.drawn import COLOURS, SHAPES, draw, write_pictures

@@ -16,6 +16,9 @@ from indexer.errors import Conflict, NotFound
 from indexer.naming import check_name
 from indexer.tables import collection, generation, image, text
 
+EXTERNAL = "external"
+"""The model_id of vectors that their owner made: nothing here can make another one for their space."""
+
 
 @dataclass(frozen=True)
 class Generation:
@@ -39,7 +42,7 @@ class Collection:
     declared_types: Mapping[str, Type]
     """What the owner says instead."""
     generation: Generation | None
-    """None until the first picture."""
+    """None until the first picture, or until it is said to hold vectors from elsewhere."""
     change_seq: int
     created_at: dt.datetime
 
@@ -47,6 +50,11 @@ class Collection:
     def types(self) -> dict[str, Type]:
         """Of every attribute."""
         return {**self.inferred_types, **self.declared_types}
+
+    @property
+    def is_external(self) -> bool:
+        """Whether it holds vectors that its owner made, and no pictures."""
+        return self.generation is not None and self.generation.model_id == EXTERNAL
 
 
 class Collections:
@@ -153,15 +161,47 @@ class Collections:
             row = connection.execute(_select().where(chosen)).first()
             if row is None:
                 raise NotFound("collection", str(collection_id))
-            active = _collection(row).generation
-            if active is None:
-                active = _new_generation(connection, collection_id, model_id, embed_dim, preprocessing)
-        if active.model_id != model_id:
-            raise Conflict(
-                f"collection {row.name!r} holds vectors of {active.model_id}, this process runs {model_id}: "
-                "delete the collection and index it again, or run the model it was made with"
-            )
-        return active
+            found = _collection(row)
+            check_generation(found, model_id=model_id, embed_dim=embed_dim)
+            if found.generation is not None:
+                return found.generation
+            return _new_generation(connection, collection_id, model_id, embed_dim, preprocessing)
+
+    def make_external(self, collection_id: int, embed_dim: int) -> Generation:
+        """Let the collection hold vectors of this dimension that its owner made.
+
+        Raises Conflict when it is a bank or holds other vectors.
+        """
+        return self.ensure_generation(
+            collection_id, model_id=EXTERNAL, embed_dim=embed_dim, preprocessing=EXTERNAL
+        )
+
+
+def check_generation(collection: Collection, *, model_id: str, embed_dim: int) -> None:
+    """Raises Conflict unless vectors of this model and dimension may go into the collection."""
+    there, name = collection.generation, collection.name
+    if model_id == EXTERNAL and collection.is_bank:
+        raise Conflict(f"{name!r} is a bank, which compares pictures: put vectors into another collection")
+    if there is None or (there.model_id, there.embed_dim) == (model_id, embed_dim):
+        return
+    if there.model_id == EXTERNAL == model_id:
+        raise Conflict(
+            f"collection {name!r} holds vectors of {there.embed_dim} numbers, these have {embed_dim}: "
+            "put them into another collection"
+        )
+    if there.model_id == EXTERNAL:
+        raise Conflict(
+            f"collection {name!r} holds vectors that its owner made, of {there.embed_dim} numbers: "
+            "put pictures into another collection"
+        )
+    if model_id == EXTERNAL:
+        raise Conflict(
+            f"collection {name!r} holds vectors of {there.model_id}: put vectors from elsewhere into another one"
+        )
+    raise Conflict(
+        f"collection {name!r} holds vectors of {there.model_id}, this process runs {model_id}: "
+        "delete the collection and index it again, or run the model it was made with"
+    )
 
 
 def _check_values(connection: Connection, collection_id: int, types: Mapping[str, Type]) -> None:

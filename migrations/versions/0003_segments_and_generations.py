@@ -42,10 +42,16 @@ def _make_index_build_anew() -> None:
         sa.Column("measured", sa.JSON(), nullable=False),
         sa.Column("created_at", TIME, nullable=False),
         sa.ForeignKeyConstraint(
-            ["collection_id"], ["collection.id"], name=op.f("fk_index_build_collection_id"), ondelete="CASCADE"
+            ["collection_id"],
+            ["collection.id"],
+            name=op.f("fk_index_build_collection_id"),
+            ondelete="CASCADE",
         ),
         sa.ForeignKeyConstraint(
-            ["generation_id"], ["generation.id"], name=op.f("fk_index_build_generation_id"), ondelete="CASCADE"
+            ["generation_id"],
+            ["generation.id"],
+            name=op.f("fk_index_build_generation_id"),
+            ondelete="CASCADE",
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_index_build")),
         sqlite_autoincrement=True,
@@ -63,7 +69,9 @@ def _allow_null(table: str, column: str, kind: str) -> None:
     version = connection.scalar(sa.text("PRAGMA schema_version"))
     connection.execute(sa.text("PRAGMA writable_schema=ON"))
     changed = connection.execute(
-        sa.text("UPDATE sqlite_schema SET sql = replace(sql, :old, :new) WHERE type = 'table' AND name = :table"),
+        sa.text(
+            "UPDATE sqlite_schema SET sql = replace(sql, :old, :new) WHERE type = 'table' AND name = :table"
+        ),
         {"old": f"{column} {kind} NOT NULL", "new": f"{column} {kind}", "table": table},
     )
     assert changed.rowcount == 1
