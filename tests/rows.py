@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,7 +12,7 @@ from sqlalchemy import func, select
 
 from indexer.database import Database
 from indexer.store.collections import Collection, Collections
-from indexer.store.images import NewImage
+from indexer.store.images import Images, NewImage
 from indexer.tables import embedding, image, text
 
 DIM = 8
@@ -60,6 +61,11 @@ def made(database: Database, name: str = "shop", *, dim: int = DIM) -> tuple[Col
         made.collection_id, model_id="model-1", embed_dim=dim, preprocessing="squash-32"
     )
     return collections.get(name), generation.generation_id
+
+
+def from_source(images: Images, collection: Collection, source: str) -> set[str]:
+    """Keys of what came from a source."""
+    return set(itertools.chain.from_iterable(images.keys_of_source(collection.collection_id, source)))
 
 
 def assert_exact(

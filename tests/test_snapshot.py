@@ -54,7 +54,7 @@ def shop(any_database: Database, data: Path) -> Shop:
     collections.declare_types(shop.collection.collection_id, {"price": "string"})
     own = Images(any_database).get(shop.collection.collection_id, "own")
     Captions(any_database).remember(
-        {own.image_id: ("a cap", 0.5)}, {own.image_id: own.sha256}, model_id="model-1", style="photo"
+        {own.image_id: ("a cap", 0.5)}, {own.image_id: str(own.sha256)}, model_id="model-1", style="photo"
     )
     return shop
 

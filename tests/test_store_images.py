@@ -13,7 +13,7 @@ from indexer.store.captions import Captions
 from indexer.store.collections import Collections
 from indexer.store.images import IDS_A_QUERY, Images, NewImage
 from indexer.tables import embedding
-from tests.rows import DIM, exact_vectors, made, new_image
+from tests.rows import DIM, exact_vectors, from_source, made, new_image
 
 ODD_KEYS = [
     "100%",
@@ -345,9 +345,9 @@ def test_keys_of_a_source_are_those_that_it_put_last(any_database: Database) -> 
     images.put(shop.collection_id, generation_id, [new_image("2", ONE[0], source="/1000")])
     images.put(shop.collection_id, generation_id, [new_image("4", ONE[0])])
 
-    assert images.keys_of_source(shop.collection_id, "/100%") == {"1", "3"}
-    assert images.keys_of_source(shop.collection_id, "/1000") == {"2"}
-    assert images.keys_of_source(shop.collection_id, "/none") == set()
+    assert from_source(images, shop, "/100%") == {"1", "3"}
+    assert from_source(images, shop, "/1000") == {"2"}
+    assert from_source(images, shop, "/none") == set()
 
 
 def test_images_with_the_same_bytes_are_found_in_their_collection(any_database: Database) -> None:

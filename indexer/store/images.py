@@ -323,7 +323,9 @@ def _inserted(connection: Connection, rows: Sequence[dict[str, Any]]) -> dict[st
     SQLite only by a statement a row."""
     if not rows:
         return {}
-    return {row.key: row.id for row in connection.execute(insert(image).returning(image.c.key, image.c.id), rows)}
+    return {
+        row.key: row.id for row in connection.execute(insert(image).returning(image.c.key, image.c.id), rows)
+    }
 
 
 def _forget(connection: Connection, image_ids: Sequence[int], seq: int) -> None:
