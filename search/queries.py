@@ -81,11 +81,12 @@ class Queries:
         generation = collection.generation
         dim = self._encoder.embed_dim if generation is None else generation.embed_dim
         if len(vector) != dim:
-            model_id = self._encoder.model_id if generation is None else generation.model_id
-            raise BadRequest(
-                f"vector has {len(vector)} numbers, those of collection {collection.name!r} ({model_id}) have {dim}",
-                "vector",
+            makes = (
+                f"those of collection {collection.name!r} have"
+                if collection.is_external
+                else (f"{self._encoder.model_id} makes")
             )
+            raise BadRequest(f"vector has {len(vector)} numbers, {makes} {dim}", "vector")
         row: Rows = unit_rows(np.array(vector, dtype=np.float64)[None])[0]
         if np.isnan(row[0]):
             raise BadRequest("vector must be finite and not zero", "vector")
