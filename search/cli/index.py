@@ -45,6 +45,7 @@ def index(
     shards (.tar, patterns in quotes); or vectors that you made: Parquet with a column `vector`, or NAME.npy with
     NAME.parquet beside it. Run again, it takes up what is new or changed. Exit code 1: some failed.
     """
+    from indexer.database import IMPORT_CACHE_KIB
     from textmm.vector_sources import holds_vectors
 
     of_vectors = {holds_vectors(source) for source in sources}
@@ -52,7 +53,7 @@ def index(
         raise click.UsageError(
             "pictures and vectors together: index them apart, each into its own collection"
         )
-    with opened_database(config) as database:
+    with opened_database(config, page_cache_kib=IMPORT_CACHE_KIB) as database:
         if of_vectors == {True}:
             if bank or caption_style is not None:
                 raise click.UsageError(
