@@ -67,7 +67,7 @@ class VectorIngest:
         embed_dim = external_generation(collection).embed_dim
         seen = seen or SeenKeys()
         waiting = iter(items)
-        while True:
+        for number in itertools.count(1):
             report = IngestReport()
             started = time.perf_counter()
             batch = tuple(itertools.islice(waiting, rows_a_batch(embed_dim)))
@@ -79,6 +79,8 @@ class VectorIngest:
             report.spent("check", time.perf_counter() - started)
             started = time.perf_counter()
             self._write(new, collection, report)
+            if new and number.bit_count() == 1:  # 1, 2, 4 …: each time there is twice as much
+                self._images.analyze()
             report.spent("write", time.perf_counter() - started)
             yield report
 

@@ -20,7 +20,7 @@ A field that cannot be right is not sent: messages.BadRequest, a ValueError, nam
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, TypeVar
@@ -145,7 +145,7 @@ class Client:
         key: str,
         image: Picture | None = None,
         *,
-        vector: Sequence[float] | None = None,
+        vector: Iterable[float] | None = None,
         title: str | None = None,
         texts: Sequence[str] = (),
         attributes: Mapping[str, m.AttributeValue] | None = None,

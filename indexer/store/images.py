@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import Connection, Row, bindparam, delete, insert, select, update
+from sqlalchemy import text as sql
 
 from indexer.attributes import Type, type_of, widened
 from indexer.database import Database, now
@@ -141,6 +142,13 @@ class Images:
         return PutReport(
             [key for key in rows if key not in there], [key for key in rows if key in there], seq
         )
+
+    def analyze(self) -> None:
+        """Let PostgreSQL see that the tables have grown: until it does so by itself, after a minute or more, it goes
+        on by plans for empty tables, which look at every row for every key."""
+        if not self._database.is_sqlite:
+            with self._database.write() as connection:
+                connection.execute(sql("ANALYZE image, embedding"))
 
     def delete(self, collection_id: int, keys: Sequence[str]) -> list[str]:
         """The keys that were there and are gone now."""

@@ -87,7 +87,11 @@ def _vector(path: Path) -> list[float]:
         found = np.load(path, allow_pickle=False)
     except (ValueError, EOFError) as error:
         raise click.UsageError(f"--vector {path}: cannot be read: {error}") from error
-    if not isinstance(found, np.ndarray) or found.dtype.kind not in "fiu" or found.size != found.shape[-1]:
+    if (
+        not isinstance(found, np.ndarray)
+        or found.dtype.kind not in "fiu"
+        or found.size != max(found.shape, default=0)
+    ):
         raise click.UsageError(f"--vector {path}: must be one vector of numbers")
     return [float(number) for number in found.ravel()]
 
