@@ -41,5 +41,6 @@ test: check
 
 bench: setup
 	$(PY) -m tests.benchmarks.bench_ingest
+	$(PY) -m tests.benchmarks.bench_import
 	$(PY) -m tests.benchmarks.bench_search
 	$(PY) -m tests.benchmarks.bench_http

@@ -19,7 +19,7 @@ KEY_COLUMNS = ("key", "id", *PATH_COLUMNS)
 ROWS = 1024
 """That are read at a time."""
 READ_BUFFER = 1 << 20
-"""Bytes: without one, Arrow reads a column of a whole row group, which is a million rows by default."""
+"""Bytes. Without a buffer, or with reading ahead, Arrow holds a whole row group: often a million rows."""
 
 Vectors = NDArray[np.floating[Any]]
 NO_NUMBERS: Vectors = np.empty(0, dtype=np.float32)
@@ -166,7 +166,7 @@ def _opened(path: Path) -> Any:
     from pyarrow import parquet  # 30 MB that a server, which reads no manifests, does without
 
     try:
-        return parquet.ParquetFile(path, buffer_size=READ_BUFFER)
+        return parquet.ParquetFile(path, buffer_size=READ_BUFFER, pre_buffer=False)
     except (ValueError, OSError) as error:
         raise SourceError(f"{path}: cannot be read: {error}") from error
 
