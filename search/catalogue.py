@@ -124,13 +124,12 @@ class Catalogue:
     def content(self, name: str, key: str, *, thumbnail: bool) -> tuple[bytes, str]:
         """(bytes, their sha256 or that of what they were made from). Raises NotFound."""
         record = self._images.get(self._collections.get(name).collection_id, key)
-        if record.sha256 is None:
-            raise NoPicture(key)
         try:
             data = self._contents.thumbnail(record) if thumbnail else self._contents.read(record)
         except OSError as error:
             logger.warning("bytes of image %s: %s", key, error)
             raise NotFound("image", key) from error
+        assert record.sha256 is not None  # there are bytes
         return data, record.sha256
 
     def put_collection(self, name: str, request: m.PutCollectionRequest) -> tuple[m.Collection, bool]:

@@ -81,11 +81,8 @@ class Queries:
         generation = collection.generation
         dim = self._encoder.embed_dim if generation is None else generation.embed_dim
         if len(vector) != dim:
-            makes = (
-                f"those of collection {collection.name!r} have"
-                if collection.is_external
-                else (f"{self._encoder.model_id} makes")
-            )
+            others = f"those of collection {collection.name!r} have"
+            makes = others if collection.is_external else f"{self._encoder.model_id} makes"
             raise BadRequest(f"vector has {len(vector)} numbers, {makes} {dim}", "vector")
         row: Rows = unit_rows(np.array(vector, dtype=np.float64)[None])[0]
         if np.isnan(row[0]):
