@@ -41,6 +41,7 @@ test: check
 
 bench: setup
 	$(PY) -m tests.benchmarks.bench_ingest
+	$(PY) -m tests.benchmarks.bench_import
 	$(PY) -m tests.benchmarks.bench_search
 	$(PY) -m tests.benchmarks.bench_filters
 	$(PY) -m tests.benchmarks.bench_http

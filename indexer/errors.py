@@ -2,6 +2,7 @@
 
 IndexerError
 ├── NotFound        no such collection or image
+│   └── NoPicture   the image came as a vector
 ├── Conflict        exists already, or belongs to another model
 └── DatabaseTooOld  the schema is not the one of this version
 """
@@ -18,6 +19,12 @@ class NotFound(IndexerError):
         """`what`: collection, image, model …; `name`: the one that is not there."""
         super().__init__(f"there is no {what} {name!r}")
         self.what = what
+
+
+class NoPicture(NotFound):
+    def __init__(self, key: str) -> None:
+        super().__init__("image", key)
+        self.args = (f"image {key!r} came as a vector: it has no picture",)
 
 
 class Conflict(IndexerError):

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import itertools
-import re
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
 
-from indexer.attributes import stored, text_of
 from indexer.config import IngestConfig
 from indexer.database import Database
 from indexer.errors import BadItem
 from indexer.files import Blobs
 from indexer.hashing import MIN_QUALITY, perceptual_hash, sha256
 from indexer.naming import check_key
-from indexer.store.collections import Collection, Collections
+from indexer.problems import key_problem, type_problem, words_problem
+from indexer.report import Failure, IngestReport
+from indexer.store.collections import Collection, Collections, check_generation
 from indexer.store.images import ImageRecord, Images, NewImage
 from textmm.encoder import Encoder
 from textmm.sources import Item, read_bytes
@@ -28,32 +28,6 @@ from textmm.transforms import MAX_PIXELS, ImageTooLarge, ImageUnreadable, decode
 
 AHEAD = 3
 """Batches that are decoded ahead of the encoder."""
-
-
-@dataclass(frozen=True)
-class Failure:
-    key: str
-    reason: str
-
-
-@dataclass
-class IngestReport:
-    """What became of a batch, or of all batches added up."""
-
-    added: int = 0
-    updated: int = 0
-    unchanged: int = 0
-    failed: list[Failure] = field(default_factory=list)
-    stages_s: dict[str, float] = field(default_factory=dict)
-    """Busy seconds of read, decode, encode and write. They overlap, and decode runs in several threads."""
-
-    def add(self, other: IngestReport) -> None:
-        self.added += other.added
-        self.updated += other.updated
-        self.unchanged += other.unchanged
-        self.failed += other.failed
-        for stage, seconds in other.stages_s.items():
-            self.stages_s[stage] = self.stages_s.get(stage, 0.0) + seconds
 
 
 @dataclass(frozen=True)
@@ -118,9 +92,11 @@ class Ingest:
         Raises ImageUnreadable, ImageTooLarge, ValueError (the key), BadItem (words, attributes), Conflict.
         """
         check_key(item.key)
-        problem = _words_problem(item) or _type_problem(item, collection)
+        problem = _problem(item, collection)
         if problem:
             raise BadItem(problem)
+        encoder = self._encoder
+        check_generation(collection, model_id=encoder.model_id, embed_dim=encoder.embed_dim)
         decoded = self._decode(item, data, keep=True, bank=collection.is_bank, max_pixels=max_pixels)
         generation_id = self._generation(collection)
         report = IngestReport()
@@ -150,9 +126,8 @@ class Ingest:
         known = self._images.find(collection.collection_id, [i.key for i in items if i.problem is None])
         futures = []
         for item in items:
-            problem = item.problem or (
-                _key_problem(item.key, seen) or _words_problem(item) or _type_problem(item, collection)
-            )
+            again = "the key occurs twice in this source" if item.key in seen else None
+            problem = item.problem or again or key_problem(item.key) or _problem(item, collection)
             seen.add(item.key)
             if problem:
                 report.failed.append(Failure(item.key, problem))
@@ -170,11 +145,11 @@ class Ingest:
         try:
             data = read_bytes(item.locator)
             read_at = time.perf_counter()
-            _count(report, "read", read_at - started)
+            report.spent("read", read_at - started)
             if known is not None and _unchanged(item, known, sha256(data), source):
                 return None
             decoded = self._decode(item, data, keep=False, bank=bank)
-            _count(report, "decode", time.perf_counter() - read_at)
+            report.spent("decode", time.perf_counter() - read_at)
             return decoded
         except (ImageUnreadable, ImageTooLarge) as error:
             return Failure(item.key, str(error))
@@ -242,7 +217,7 @@ class Ingest:
             )
             if one.data is not None:
                 self._blobs.put(one.data)
-        _count(report, "encode", time.perf_counter() - started)
+        report.spent("encode", time.perf_counter() - started)
         return rows
 
     def _write(
@@ -252,42 +227,17 @@ class Ingest:
         if rows:
             put = self._images.put(collection.collection_id, generation_id, rows)
             report.added, report.updated = len(put.added), len(put.updated)
-        _count(report, "write", time.perf_counter() - started)
+        report.spent("write", time.perf_counter() - started)
+
+
+def _problem(item: Item, collection: Collection) -> str | None:
+    words = words_problem(item.title, item.attributes, (*item.captions, item.locator))
+    return words or type_problem(item.attributes, collection)
 
 
 def _written(report: IngestReport, write: Future[None]) -> IngestReport:
     write.result()
     return report
-
-
-def _key_problem(key: str, seen: set[str]) -> str | None:
-    if key in seen:
-        return "the key occurs twice in this source"
-    try:
-        check_key(key)
-    except ValueError as error:
-        return str(error)
-    return None
-
-
-def _words_problem(item: Item) -> str | None:
-    """NUL is no text to PostgreSQL, half of a surrogate pair (from JSON, or a path that is not UTF-8) to nobody."""
-    values = [
-        v for value in item.attributes.values() for v in (value if isinstance(value, list) else [value])
-    ]
-    words = [item.title, *item.captions, *item.attributes, *values, item.locator]
-    bad = next((found[0] for word in words if (found := re.search("[\0\ud800-\udfff]", str(word)))), None)
-    return None if bad is None else f"its words or its path hold {bad!r}, which is no character of text"
-
-
-def _type_problem(item: Item, collection: Collection) -> str | None:
-    """A value that cannot be of the type which the collection's owner declared."""
-    for name, kind in collection.declared_types.items():
-        try:
-            stored(item.attributes.get(name), kind)
-        except ValueError as error:
-            return f"{name} is declared a {kind}, and {text_of(item.attributes[name])!r} {error}"
-    return None
 
 
 def _unchanged(item: Item, known: ImageRecord, digest: str, source: str) -> bool:
@@ -299,10 +249,6 @@ def _unchanged(item: Item, known: ImageRecord, digest: str, source: str) -> bool
         item.locator,
         source,
     )
-
-
-def _count(report: IngestReport, stage: str, seconds: float) -> None:
-    report.stages_s[stage] = report.stages_s.get(stage, 0.0) + seconds
 
 
 def _batched(items: Iterable[Item], size: int) -> Iterator[tuple[Item, ...]]:

@@ -40,17 +40,17 @@ class Captioner:
         return Caption(made.text, round(made.score, 6))
 
     def caption_hits(self, records: Sequence[ImageRecord], style: str) -> list[Caption | None]:
-        """Remembered captions; the rest decoded in one batch and remembered. None: the bytes cannot be read
-        now.
+        """Remembered captions; the rest decoded in one batch and remembered. None: there is no picture, or its
+        bytes cannot be read now.
         """
         model_id = self._encoder.model_id
         known = self._captions.find([r.image_id for r in records], model_id=model_id, style=style)
-        fresh = {r.image_id: r for r in records if r.image_id not in known}
+        fresh = {r.image_id: r for r in records if r.image_id not in known and r.sha256 is not None}
         pictures = {i: picture for i, r in fresh.items() if (picture := self._picture(r)) is not None}
         made = self._encoder.caption_images(list(pictures.values()), style=style)
         new = {i: (c.text, c.score) for i, c in zip(pictures, made, strict=True)}
         if new:
-            digests = {i: fresh[i].sha256 for i in new}
+            digests = {i: digest for i in new if (digest := fresh[i].sha256) is not None}
             self._captions.remember(new, digests, model_id=model_id, style=style)
         all_known = known | new
         return [

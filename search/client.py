@@ -20,10 +20,10 @@ A field that cannot be right is not sent: messages.BadRequest, a ValueError, nam
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 from urllib.parse import quote
 
 import httpx
@@ -143,14 +143,20 @@ class Client:
         self,
         collection: str,
         key: str,
-        image: Picture,
+        image: Picture | None = None,
         *,
+        vector: Iterable[float] | None = None,
         title: str | None = None,
         texts: Sequence[str] = (),
         attributes: Mapping[str, m.AttributeValue] | None = None,
     ) -> m.Image:
-        """Add it, or replace the one with this key."""
-        request = m.PutImageRequest(title=title, texts=list(texts), attributes=dict(attributes or {}))
+        """Add a picture, or a vector where the collection holds vectors; or replace the one with this key."""
+        request = m.PutImageRequest(
+            vector=None if vector is None else [float(number) for number in vector],
+            title=title,
+            texts=list(texts),
+            attributes=dict(attributes or {}),
+        )
         return self._send("PUT", _image_path(collection, key), m.Image, request, image)
 
     def get_image(self, collection: str, key: str) -> m.Image:
@@ -188,10 +194,18 @@ class Client:
         limits: m.LimitChanges | None = None,
         caption_style: str | None = None,
         attributes: Mapping[str, m.AttributeType | None] | None = None,
+        model: Literal["external"] | None = None,
+        dim: int | None = None,
     ) -> m.Collection:
-        """Make it, or change what is named of the one there is. `attributes`: types that you declare."""
+        """Make it, or change what is named of the one there is. `attributes`: types that you declare. `model`
+        "external": it holds vectors that you make, of `dim` numbers."""
         request = m.PutCollectionRequest(
-            bank=bank, limits=limits, caption_style=caption_style, attributes=dict(attributes or {})
+            bank=bank,
+            limits=limits,
+            caption_style=caption_style,
+            attributes=dict(attributes or {}),
+            model=model,
+            dim=dim,
         )
         return self._send("PUT", _collection_path(name), m.Collection, request)
 

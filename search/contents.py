@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from indexer.errors import NoPicture
 from indexer.files import Blobs
 from indexer.hashing import sha256
 from indexer.store.images import ImageRecord
@@ -13,7 +14,12 @@ class Contents:
         self._blobs = blobs
 
     def read(self, record: ImageRecord) -> bytes:
-        """The bytes that were indexed. Raises OSError when their file is gone or holds something else now."""
+        """The bytes that were indexed.
+
+        Raises OSError when their file is gone or holds something else now, NoPicture when there never were any.
+        """
+        if record.sha256 is None:
+            raise NoPicture(record.key)
         if record.locator is None:
             return self._blobs.get(record.sha256)
         data = read_bytes(record.locator)
@@ -24,7 +30,7 @@ class Contents:
         return data
 
     def thumbnail(self, record: ImageRecord) -> bytes:
-        """A small JPEG, or the picture itself when it is small. Raises OSError."""
+        """A small JPEG, or the picture itself when it is small. Raises OSError, NoPicture."""
         if record.thumbnail_sha256 is None:
             return self.read(record)
         return self._blobs.get(record.thumbnail_sha256)

@@ -19,6 +19,7 @@ from indexer.live import LiveIndex, View
 from indexer.store.collections import Collection, Collections
 from indexer.store.embeddings import Embeddings
 from indexer.store.images import ImageRecord, Images
+from indexer.vector_ingest import VectorIngest
 from search import messages as m
 from search.batching import Batching
 from search.captions import Captioner
@@ -75,11 +76,11 @@ class SearchEngine:
             self.collections,
             self.images,
             ingest=Ingest(database, encoder, blobs, config.ingest),
+            vectors=VectorIngest(database),
             live=self.live,
             uploads=self.uploads,
             contents=contents,
             captioner=self.captioner,
-            max_pixels=config.server.max_image_pixels,
         )
         self._queries = Queries(encoder, self.batching, self.images, self.uploads, contents)
         self._embeddings = Embeddings(database)
@@ -139,7 +140,7 @@ class SearchEngine:
         response = m.SearchResponse(
             request_id=new_request_id(),
             collection=collection.name,
-            model_id=self.encoder.model_id,
+            model_id=self.encoder.model_id if view is None else view.generation.model_id,
             took_ms=timer.took_ms,
         )
         with timer.stage("search"):
@@ -207,8 +208,9 @@ class SearchEngine:
             fetch *= 2
 
     def _view(self, collection: Collection) -> View | None:
-        """Raises Conflict when the collection's vectors come from another model."""
-        self.check_model(collection)
+        """Raises Conflict when the collection's vectors come from another model that is not its owner's."""
+        if not collection.is_external:
+            self.check_model(collection)
         return self.live.view(collection)
 
     def check_model(self, collection: Collection) -> None:
@@ -233,8 +235,8 @@ class SearchEngine:
             attributes=dict(record.attributes),
             width=record.width,
             height=record.height,
-            content_url=f"{at}/contents/{key}",
-            thumbnail_url=f"{at}/thumbnails/{key}",
+            content_url=None if record.sha256 is None else f"{at}/contents/{key}",
+            thumbnail_url=None if record.sha256 is None else f"{at}/thumbnails/{key}",
         )
 
 

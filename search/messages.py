@@ -25,6 +25,8 @@ Style = Annotated[str, Meta(min_length=1, max_length=64)]
 
 MAX_K = 1000
 MAX_FACETS = 20
+MAX_DIM = 4096
+"""Numbers of a vector from elsewhere."""
 Edges = Annotated[list[str | int | float], Meta(max_length=100)]
 MAX_TEXT = 20_000
 """Characters of a query or a text; the model reads its first tokens."""
@@ -91,10 +93,11 @@ class Hit(Response):
     title: str | None
     caption: Caption | None
     attributes: dict[str, AttributeValue]
-    width: int
-    height: int
-    content_url: str
-    thumbnail_url: str
+    width: int | None
+    """null, as are height and addresses: it came as a vector without a picture"""
+    height: int | None
+    content_url: str | None
+    thumbnail_url: str | None
 
 
 class TextHit(Response):
@@ -155,6 +158,8 @@ class SearchResponse(Response, kw_only=True, omit_defaults=True):
 class PutImageRequest(Request, kw_only=True):
     image: str | None = None
     """base64 or a data URI; as a file field in multipart"""
+    vector: list[float] | None = None
+    """instead of a picture, in a collection of model external; of any length but zero"""
     title: Text | None = None
     texts: list[Text] = []
     attributes: dict[Word, Word | int | float | bool | list[Word]] = {}
@@ -166,9 +171,10 @@ class Image(Response, kw_only=True):
     title: str | None
     texts: list[str]
     attributes: dict[str, AttributeValue]
-    sha256: str
-    width: int
-    height: int
+    sha256: str | None
+    """null, as is the size: it came as a vector without a picture"""
+    width: int | None
+    height: int | None
     created_at: str
     updated_at: str
 
@@ -201,6 +207,9 @@ class PutCollectionRequest(Request, kw_only=True):
     """style of its captions when a search names none"""
     attributes: dict[Word, AttributeType | None] = {}
     """types that the owner declares; null goes back to the inferred one"""
+    model: Literal["external"] | None = None
+    """the collection holds vectors that its owner made, of `dim` numbers"""
+    dim: Annotated[int, Meta(ge=1, le=MAX_DIM)] | None = None
 
 
 class Collection(Response, kw_only=True):
@@ -212,6 +221,8 @@ class Collection(Response, kw_only=True):
     texts: int
     model_id: str | None
     attributes: dict[str, str]
+    dim: int | None = None
+    """numbers of a vector; null while there is no model"""
 
 
 class CollectionList(Response):

@@ -42,7 +42,7 @@ ROUTES = (
     Route(
         "put",
         "/v1/collections/{collection}",
-        "Make a collection, or set limits, style and types",
+        "Make a collection, or set limits, style, types and model",
         m.PutCollectionRequest,
         m.Collection,
         201,
@@ -60,7 +60,7 @@ ROUTES = (
     Route(
         "put",
         "/v1/collections/{collection}/images/{key}",
-        "Add or replace an image",
+        "Add or replace an image, or a vector without one",
         m.PutImageRequest,
         m.Image,
         201,

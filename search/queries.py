@@ -12,6 +12,7 @@ from PIL import Image
 from indexer.errors import NotFound
 from indexer.store.collections import Collection
 from indexer.store.images import Images
+from indexer.vector_ingest import unit_rows
 from search import messages as m
 from search.batching import Batching
 from search.contents import Contents
@@ -54,10 +55,16 @@ class Queries:
             raise BadRequest(
                 f"give exactly one of text, image, image_key, vector; got {' and '.join(names) or 'none'}"
             )
+        if collection.is_external and names[0] in ("text", "image"):
+            raise BadRequest(
+                f"collection {collection.name!r} holds vectors that its owner made, which {names[0]} cannot be "
+                "compared with: search by vector or image_key",
+                names[0],
+            )
         if request.text is not None:
             return Query(self._encode_text(request.text))
         if request.vector is not None:
-            return Query(self._checked_vector(request.vector))
+            return Query(self._checked_vector(request.vector, collection))
         if request.image_key is not None:
             return self._stored(collection, request.image_key)
         assert picture is not None
@@ -70,18 +77,17 @@ class Queries:
         row: Rows = self._batching.encode_texts([text])[0]
         return row
 
-    def _checked_vector(self, vector: list[float]) -> Rows:
-        dim = self._encoder.embed_dim
+    def _checked_vector(self, vector: list[float], collection: Collection) -> Rows:
+        generation = collection.generation
+        dim = self._encoder.embed_dim if generation is None else generation.embed_dim
         if len(vector) != dim:
-            raise BadRequest(
-                f"vector has {len(vector)} numbers, {self._encoder.model_id} makes {dim}", "vector"
-            )
-        row = np.array(vector, dtype=np.float64)
-        largest = float(np.abs(row).max())
-        if not 0 < largest < np.inf:
+            others = f"those of collection {collection.name!r} have"
+            makes = others if collection.is_external else f"{self._encoder.model_id} makes"
+            raise BadRequest(f"vector has {len(vector)} numbers, {makes} {dim}", "vector")
+        row: Rows = unit_rows(np.array(vector, dtype=np.float64)[None])[0]
+        if np.isnan(row[0]):
             raise BadRequest("vector must be finite and not zero", "vector")
-        row /= largest  # so that no square overflows
-        return (row / np.linalg.norm(row)).astype(np.float32)
+        return row
 
     def _stored(self, collection: Collection, key: str) -> Query:
         record = self._images.get(collection.collection_id, key)
@@ -89,6 +95,9 @@ class Queries:
         vector = self._images.vector(record.image_id, collection.generation.generation_id)
         if vector is None:
             raise NotFound("image", key)
+
+        if record.sha256 is None:
+            return Query(vector, key=key)
 
         def picture() -> Image.Image:
             try:

@@ -17,7 +17,7 @@ DATA_URI = re.compile(r"data:[\w.+/-]*(;[\w.+=-]+)*;base64,", re.ASCII)
 
 class Uploads:
     def __init__(self, *, max_bytes: int, max_pixels: int) -> None:
-        self._max_bytes, self._max_pixels = max_bytes, max_pixels
+        self._max_bytes, self.max_pixels = max_bytes, max_pixels
 
     def bytes_of(self, image: str | bytes, param: str = "image") -> bytes:
         """Raises BadRequest (not base64, a URL), TooLarge."""
@@ -39,7 +39,7 @@ class Uploads:
 
     def decode(self, data: bytes) -> Image.Image:
         """Raises ImageUnreadable, ImageTooLarge."""
-        return decode_image(data, max_pixels=self._max_pixels)
+        return decode_image(data, max_pixels=self.max_pixels)
 
     def _check(self, size: int, param: str) -> None:
         if size > self._max_bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -12,7 +13,7 @@ from sqlalchemy import func, select
 from indexer.attributes import AttributeIndex
 from indexer.database import Database
 from indexer.store.collections import Collection, Collections
-from indexer.store.images import NewImage
+from indexer.store.images import Images, NewImage
 from indexer.tables import embedding, image, text
 
 DIM = 8
@@ -66,6 +67,11 @@ def made(database: Database, name: str = "shop", *, dim: int = DIM) -> tuple[Col
 def ids_of(index: AttributeIndex, masks: Iterable[NDArray[np.bool_]]) -> list[int]:
     """Of the rows of a mask a part."""
     return [i for part, mask in zip(index.parts, masks, strict=True) for i in part.ids[mask].tolist()]
+
+
+def from_source(images: Images, collection: Collection, source: str) -> set[str]:
+    """Keys of what came from a source."""
+    return set(itertools.chain.from_iterable(images.keys_of_source(collection.collection_id, source)))
 
 
 def assert_exact(

@@ -116,8 +116,8 @@ def test_the_addresses_in_a_hit_lead_to_its_bytes(remote: Client, demo_server: s
     remote.put_image("odd", key, RED)
     (hit,) = remote.search("odd", collection="odd").hits or []
 
-    content = httpx.get(demo_server + hit.content_url)
-    thumbnail = httpx.get(demo_server + hit.thumbnail_url)
+    content = httpx.get(f"{demo_server}{hit.content_url}")
+    thumbnail = httpx.get(f"{demo_server}{hit.thumbnail_url}")
 
     assert (content.content, thumbnail.content) == (RED, RED)
 

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import select, text
 from sqlalchemy.exc import OperationalError
 
-from indexer.database import Database
+from indexer.database import IMPORT_CACHE_KIB, PAGE_CACHE_KIB, Database
 from indexer.errors import DatabaseTooOld
 from indexer.store.collections import Collections
 from indexer.tables import collection
@@ -44,6 +44,15 @@ def test_upgrading_twice_is_harmless_and_keeps_what_is_there(bare_url: str) -> N
 
     database.check()
     assert [c.name for c in Collections(database).all()] == ["shop"]
+    database.close()
+
+
+@pytest.mark.parametrize("kib", [PAGE_CACHE_KIB, IMPORT_CACHE_KIB])
+def test_a_connection_keeps_as_many_pages_as_it_is_told(tmp_path: Path, kib: int) -> None:
+    database = Database(f"sqlite:///{tmp_path}/textmm.sqlite", page_cache_kib=kib)
+
+    with database.read() as connection:
+        assert connection.scalar(text("PRAGMA cache_size")) == -kib
     database.close()
 
 

@@ -275,6 +275,7 @@ def test_collections_answer_in_the_documented_shape(http: httpx.Client, encoder:
         "texts": 0,
         "model_id": None,
         "attributes": {},
+        "dim": None,
     }
     shop = {
         "name": "shop",
@@ -285,6 +286,7 @@ def test_collections_answer_in_the_documented_shape(http: httpx.Client, encoder:
         "texts": 16,
         "model_id": encoder.model_id,
         "attributes": {"colour": "string", "number": "number", "shape": "string"},
+        "dim": encoder.embed_dim,
     }
     assert (made.status_code, made.json()) == (201, known)
     assert http.get("/v1/collections").json() == {"collections": [known, shop]}

@@ -13,12 +13,13 @@ from indexer.database import Database
 from indexer.errors import Conflict
 from indexer.files import Blobs
 from indexer.hashing import perceptual_hash, sha256
-from indexer.ingest import Failure, Ingest, IngestReport
+from indexer.ingest import Ingest
+from indexer.report import Failure, IngestReport
 from indexer.store.collections import Collection, Collections
 from indexer.store.images import Images
 from tests.drawn import COLOURS, SHAPES, draw, write_pictures
 from tests.full_disk import small_disk
-from tests.rows import LIMITS, assert_sound
+from tests.rows import LIMITS, assert_sound, from_source
 from textmm.encoder import Encoder
 from textmm.sources import Item, SourceError, read_source
 from textmm.transforms import ImageTooLarge, ImageUnreadable
@@ -164,8 +165,8 @@ def test_a_picture_that_another_source_names_belongs_to_that_one(
     (report,) = ingest.run([circle], shop, source="other")
 
     assert counts(report) == (0, 1, 0)
-    assert Images(database).keys_of_source(shop.collection_id, "other") == {"red-circle.png"}
-    assert Images(database).keys_of_source(shop.collection_id, "test") == set(NAMES) - {"red-circle.png"}
+    assert from_source(Images(database), shop, "other") == {"red-circle.png"}
+    assert from_source(Images(database), shop, "test") == set(NAMES) - {"red-circle.png"}
 
 
 def test_words_that_many_pictures_share_belong_to_each(
@@ -380,9 +381,9 @@ def test_one_picture_that_is_put_is_there_with_its_bytes_and_a_second_put_replac
 
     assert (first_new, second_new) == (True, False)
     assert (first.key, first.texts, dict(first.attributes)) == ("a/b", ("a red circle", "round"), {"n": 1})
-    assert (first.locator, first.source, blobs.get(first.sha256)) == (None, None, red)
+    assert (first.locator, first.source, blobs.get(str(first.sha256))) == (None, None, red)
     assert second == Images(database).get(shop.collection_id, "a/b")
-    assert (second.image_id, second.texts, blobs.get(second.sha256)) == (first.image_id, ("blue",), blue)
+    assert (second.image_id, second.texts, blobs.get(str(second.sha256))) == (first.image_id, ("blue",), blue)
     assert_sound(database)
 
 
@@ -394,7 +395,7 @@ def test_a_picture_that_was_indexed_from_a_file_and_is_put_has_its_own_bytes(
 
     record, new = ingest.put(Item("red-circle.png", ""), data, shop)
 
-    assert (new, record.locator, record.source, blobs.get(record.sha256)) == (False, None, None, data)
+    assert (new, record.locator, record.source, blobs.get(str(record.sha256))) == (False, None, None, data)
 
 
 def test_what_cannot_be_put_is_refused_and_nothing_is_there(

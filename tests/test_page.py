@@ -15,6 +15,7 @@ from urllib.parse import quote
 import httpx
 import pytest
 
+from search.client import Client
 from tests.drawn import draw
 
 if TYPE_CHECKING:
@@ -313,6 +314,56 @@ def test_markup_in_a_title_is_text_and_odd_keys_and_names_work_in_links(page: Pa
     assert page.locator(".asked img").evaluate("image => image.decode().then(() => image.naturalWidth)") == 64
     assert page.locator(".says h2").inner_text() == XSS
     assert "pwned" not in page.title().partition("<script>")[0]
+
+
+@pytest.fixture
+def songs(demo_server: str) -> Iterator[str]:
+    """A collection of vectors without pictures."""
+    with Client(demo_server) as client:
+        client.put_collection("songs", model="external", dim=2)
+        for i in range(6):
+            genre = "rock" if i % 2 else "jazz"
+            client.put_image(
+                "songs", f"song/{i}", vector=[1, i], title=f"Song {i}", attributes={"genre": genre}
+            )
+        yield "songs"
+        client.delete_collection("songs")
+
+
+def test_vectors_without_pictures_are_shown_calmly_and_lead_to_more_like_them(page: Page, songs: str) -> None:
+    broken: list[str] = []
+    page.on("response", lambda answer: broken.append(answer.url) if answer.status >= 400 else None)
+    page.goto(f"/?collection={songs}")
+    start = (
+        page.locator(".count").inner_text(),
+        page.locator(".hit img").count(),
+        page.locator(".without").count(),
+    )
+    page.locator("[data-key='song/3'] .open").click()
+    facts = page.locator("dialog dt").all_inner_texts()
+    page.locator("dialog .button", has_text="More like this").click()
+    page.wait_for_selector(".asked")
+    alike = keys(page)
+    page.click("summary")
+    page.click('.narrow a[aria-label^="Only genre jazz"]')
+    page.wait_for_url("**f=genre**")
+
+    assert start == ("6 vectors", 0, 6)
+    assert facts == ["genre", "Key"]
+    assert alike == ["song/4", "song/5", "song/2", "song/1", "song/0"]
+    assert keys(page) == ["song/4", "song/2", "song/0"]
+    assert broken == []
+
+
+def test_a_filter_alone_shows_the_vectors_that_pass_and_words_are_refused_in_words(
+    page: Page, songs: str
+) -> None:
+    page.goto(f"/?collection={songs}&f=genre:rock")
+    passing = sorted(keys(page))
+    page.goto(f"/?collection={songs}&q=rock")
+
+    assert passing == ["song/1", "song/3", "song/5"]
+    assert "text cannot be compared with: search by vector" in page.locator("[role=alert]").inner_text()
 
 
 @pytest.mark.parametrize("width", [360, 768, 1280])

@@ -3,6 +3,7 @@ import os
 import tarfile
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 
@@ -34,7 +35,7 @@ def data(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def shop(any_database: Database, data: Path) -> Shop:
-    """Images with texts, attributes, blobs, hashes and captions; some of them dead."""
+    """Images with texts, attributes, blobs, hashes and captions; some of them dead, one without a picture."""
     blobs = Blobs(data / "blobs")
     shop = Shop(any_database)
     shop.put_some(np.random.default_rng(1), range(12))
@@ -49,12 +50,14 @@ def shop(any_database: Database, data: Path) -> Shop:
             perceptual_hash=(bytes(range(32)), 90),
         )
     )
+    bare = new_image("bare", ONE[2], attributes={"n": 0}, locator=None)
+    shop.put(replace(bare, sha256=None, width=None, height=None))
     shop.delete("3")
     collections = Collections(any_database)
     collections.declare_types(shop.collection.collection_id, {"price": "string"})
     own = Images(any_database).get(shop.collection.collection_id, "own")
     Captions(any_database).remember(
-        {own.image_id: ("a cap", 0.5)}, {own.image_id: own.sha256}, model_id="model-1", style="photo"
+        {own.image_id: ("a cap", 0.5)}, {own.image_id: str(own.sha256)}, model_id="model-1", style="photo"
     )
     return shop
 
@@ -95,7 +98,7 @@ def test_a_snapshot_in_an_empty_place_of_either_kind_is_the_same_service(
     restored = restore_snapshot(empty, there, archive)
 
     assert written == restored == read_snapshot(archive)
-    assert written.collections == [{"name": "shop", "model_id": "model-1", "images": 12}]
+    assert written.collections == [{"name": "shop", "model_id": "model-1", "images": 13}]
     assert rows_of(empty) == rows_of(shop.database)
     assert list(Fsck(empty, there, CONFIG).check(contents=True)) == []
     assert Collections(empty).get("shop").types == shop.collection.types
@@ -288,7 +291,7 @@ def test_an_image_that_is_deleted_and_swept_meanwhile_does_not_fail_the_snapshot
 
     assert deleted
     assert [name for name in written.files if name.startswith("blobs/")] == []
-    assert written.collections[0]["images"] == 11
+    assert written.collections[0]["images"] == 12
 
 
 def test_a_strangers_table_in_the_same_database_stays_out(

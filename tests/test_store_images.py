@@ -14,7 +14,7 @@ from indexer.store.captions import Captions
 from indexer.store.collections import Collections
 from indexer.store.images import IDS_A_QUERY, Images, NewImage
 from indexer.tables import embedding
-from tests.rows import DIM, exact_vectors, made, new_image
+from tests.rows import DIM, exact_vectors, from_source, made, new_image
 
 ODD_KEYS = [
     "100%",
@@ -122,6 +122,28 @@ def test_a_vector_is_stored_as_its_nearest_float16(any_database: Database) -> No
     assert np.array_equal(found, vector.astype(np.float16).astype(np.float32))
 
 
+def test_of_many_images_in_one_put_each_has_its_own_vector_and_words(any_database: Database) -> None:
+    shop, generation_id = made(any_database)
+    images = Images(any_database)
+    vectors = exact_vectors(np.random.default_rng(0), 2 * 1500)
+    old = [new_image(f"{i}", vectors[i], attributes={"n": i}) for i in range(0, 1500, 3)]
+    images.put(shop.collection_id, generation_id, old)
+
+    put = images.put(
+        shop.collection_id,
+        generation_id,
+        [new_image(f"{i}", vectors[1500 + i], attributes={"n": 1500 + i}) for i in range(1500)],
+    )
+
+    assert put.updated == [f"{i}" for i in range(0, 1500, 3)]
+    assert put.added == [f"{i}" for i in range(1500) if i % 3]
+    found = images.find_vectors(shop.collection_id, generation_id, [f"{i}" for i in range(1500)])
+    assert {key: one.vector for key, one in found.items()} == {
+        f"{i}": vectors[1500 + i].astype("<f2").tobytes() for i in range(1500)
+    }
+    assert all(one.attributes == {"n": 1500 + int(key)} for key, one in found.items())
+
+
 def test_an_image_that_is_not_there_has_no_vector(any_database: Database) -> None:
     _, generation_id = made(any_database)
 
@@ -195,7 +217,7 @@ def test_a_put_into_a_collection_that_is_gone_is_refused(any_database: Database)
 
 def test_a_put_that_fails_at_its_last_image_leaves_nothing_of_the_first(any_database: Database) -> None:
     shop, generation_id = made(any_database)
-    broken = replace(new_image("2", ONE[0]), key=None)  # type: ignore[arg-type]
+    broken = new_image("2", ONE[0], perceptual_hash=(None, 90))  # type: ignore[arg-type]
 
     with pytest.raises(Exception, match=r"(?i)not.null"):
         Images(any_database).put(shop.collection_id, generation_id, [new_image("1", ONE[0]), broken])
@@ -346,9 +368,9 @@ def test_keys_of_a_source_are_those_that_it_put_last(any_database: Database) -> 
     images.put(shop.collection_id, generation_id, [new_image("2", ONE[0], source="/1000")])
     images.put(shop.collection_id, generation_id, [new_image("4", ONE[0])])
 
-    assert images.keys_of_source(shop.collection_id, "/100%") == {"1", "3"}
-    assert images.keys_of_source(shop.collection_id, "/1000") == {"2"}
-    assert images.keys_of_source(shop.collection_id, "/none") == set()
+    assert from_source(images, shop, "/100%") == {"1", "3"}
+    assert from_source(images, shop, "/1000") == {"2"}
+    assert from_source(images, shop, "/none") == set()
 
 
 def test_images_with_the_same_bytes_are_found_in_their_collection(any_database: Database) -> None:
@@ -393,6 +415,7 @@ def test_blobs_in_use_are_own_bytes_and_thumbnails(any_database: Database) -> No
     put = [
         NewImage(**{**vars(new_image("own", ONE[0], sha256=own)), "locator": None}),
         NewImage(**{**vars(new_image("file", ONE[0], sha256=elsewhere)), "thumbnail_sha256": thumbnail}),
+        NewImage(**{**vars(new_image("no picture", ONE[0])), "sha256": None, "locator": None}),
     ]
 
     Images(any_database).put(shop.collection_id, generation_id, put)

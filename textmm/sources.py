@@ -242,7 +242,8 @@ def _column_kind(values: list[str | None]) -> type[int] | type[float] | type[str
     return str
 
 
-def _item(key: str, locator: str, words: Mapping[str, Any], problem: str | None = None) -> Item:
+def described(words: Mapping[str, Any]) -> tuple[str | None, tuple[str, ...], dict[str, Attribute]]:
+    """(title, captions, attributes) in a row of a manifest, without what says where its picture lies."""
     captions: list[str] = []
     for name in TEXT_COLUMNS:
         value = words.get(name)
@@ -250,7 +251,11 @@ def _item(key: str, locator: str, words: Mapping[str, Any], problem: str | None 
     title = words.get("title")
     rest = {k: v for k, v in words.items() if k not in ("title", *TEXT_COLUMNS)}
     attributes = {str(k): a for k, v in rest.items() if (a := _attribute(v)) is not None}
-    return Item(key, locator, str(title) if title else None, tuple(captions), attributes, problem)
+    return str(title) if title else None, tuple(captions), attributes
+
+
+def _item(key: str, locator: str, words: Mapping[str, Any], problem: str | None = None) -> Item:
+    return Item(key, locator, *described(words), problem)
 
 
 def _attribute(value: Any) -> Attribute | None:

@@ -16,6 +16,9 @@ from indexer.errors import Conflict, NotFound
 from indexer.naming import check_name
 from indexer.tables import collection, generation, image, text
 
+EXTERNAL = "external"
+"""The model_id of vectors that their owner made: nothing here can make another one for their space."""
+
 
 @dataclass(frozen=True)
 class Generation:
@@ -23,6 +26,8 @@ class Generation:
     model_id: str
     embed_dim: int
     preprocessing: str
+    model_name: str | None = None
+    """Under which a process loads the model, where it is not the one of its settings."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +44,7 @@ class Collection:
     declared_types: Mapping[str, Type]
     """What the owner says instead."""
     generation: Generation | None
-    """None until the first picture."""
+    """None until the first picture, or until it is said to hold vectors from elsewhere."""
     change_seq: int
     created_at: dt.datetime
 
@@ -47,6 +52,11 @@ class Collection:
     def types(self) -> dict[str, Type]:
         """Of every attribute."""
         return {**self.inferred_types, **self.declared_types}
+
+    @property
+    def is_external(self) -> bool:
+        """Whether it holds vectors that its owner made, and no pictures."""
+        return self.generation is not None and self.generation.model_id == EXTERNAL
 
 
 class Collections:
@@ -153,15 +163,53 @@ class Collections:
             row = connection.execute(_select().where(chosen)).first()
             if row is None:
                 raise NotFound("collection", str(collection_id))
-            active = _collection(row).generation
-            if active is None:
-                active = _new_generation(connection, collection_id, model_id, embed_dim, preprocessing)
-        if active.model_id != model_id:
-            raise Conflict(
-                f"collection {row.name!r} holds vectors of {active.model_id}, this process runs {model_id}: "
-                "delete the collection and index it again, or run the model it was made with"
+            found = _collection(row)
+            check_generation(found, model_id=model_id, embed_dim=embed_dim)
+            if found.generation is not None:
+                return found.generation
+            return new_generation(
+                connection,
+                collection_id,
+                model_id=model_id,
+                embed_dim=embed_dim,
+                preprocessing=preprocessing,
             )
-        return active
+
+    def make_external(self, collection_id: int, embed_dim: int) -> Generation:
+        """Let the collection hold vectors of this dimension that its owner made.
+
+        Raises Conflict when it is a bank or holds other vectors.
+        """
+        return self.ensure_generation(
+            collection_id, model_id=EXTERNAL, embed_dim=embed_dim, preprocessing=EXTERNAL
+        )
+
+
+def check_generation(collection: Collection, *, model_id: str, embed_dim: int) -> None:
+    """Raises Conflict unless vectors of this model and dimension may go into the collection."""
+    there, name = collection.generation, collection.name
+    if model_id == EXTERNAL and collection.is_bank:
+        raise Conflict(f"{name!r} is a bank, which compares pictures: put vectors into another collection")
+    if there is None or (there.model_id, there.embed_dim) == (model_id, embed_dim):
+        return
+    if there.model_id == EXTERNAL == model_id:
+        raise Conflict(
+            f"collection {name!r} holds vectors of {there.embed_dim} numbers, these have {embed_dim}: "
+            "put them into another collection"
+        )
+    if there.model_id == EXTERNAL:
+        raise Conflict(
+            f"collection {name!r} holds vectors that its owner made, of {there.embed_dim} numbers: "
+            "put pictures into another collection"
+        )
+    if model_id == EXTERNAL:
+        raise Conflict(
+            f"collection {name!r} holds vectors of {there.model_id}: put vectors from elsewhere into another one"
+        )
+    raise Conflict(
+        f"collection {name!r} holds vectors of {there.model_id}, this process runs {model_id}: "
+        "delete the collection and index it again, or run the model it was made with"
+    )
 
 
 def _check_values(connection: Connection, collection_id: int, types: Mapping[str, Type]) -> None:
@@ -178,23 +226,31 @@ def _check_values(connection: Connection, collection_id: int, types: Mapping[str
                     ) from None
 
 
-def _new_generation(
-    connection: Connection, collection_id: int, model_id: str, embed_dim: int, preprocessing: str
+def new_generation(
+    connection: Connection,
+    collection_id: int,
+    *,
+    model_id: str,
+    embed_dim: int,
+    preprocessing: str,
+    model_name: str | None = None,
+    state: str = "active",
 ) -> Generation:
-    made = connection.execute(
-        insert(generation)
-        .values(
-            collection_id=collection_id,
-            model_id=model_id,
-            embed_dim=embed_dim,
-            preprocessing=preprocessing,
-            state="active",
-            created_at=now(),
-        )
-        .returning(generation.c.id)
-    ).scalar_one()
-    connection.execute(update(collection).where(collection.c.id == collection_id).values(generation_id=made))
-    return Generation(made, model_id, embed_dim, preprocessing)
+    """`model_name`: under which other processes load the model, where it is not the one of their settings."""
+    values = {
+        "collection_id": collection_id,
+        "model_id": model_id,
+        "embed_dim": embed_dim,
+        "preprocessing": preprocessing,
+        "model_name": model_name,
+        "state": state,
+        "created_at": now(),
+    }
+    made = connection.execute(insert(generation).values(values).returning(generation.c.id)).scalar_one()
+    if state == "active":
+        chosen = collection.c.id == collection_id
+        connection.execute(update(collection).where(chosen).values(generation_id=made))
+    return Generation(made, model_id, embed_dim, preprocessing, model_name)
 
 
 def _select() -> Any:
@@ -203,6 +259,7 @@ def _select() -> Any:
         generation.c.model_id,
         generation.c.embed_dim,
         generation.c.preprocessing,
+        generation.c.model_name,
     ).select_from(collection.outerjoin(generation, collection.c.generation_id == generation.c.id))
 
 
@@ -214,7 +271,7 @@ def _collection(row: Row[Any]) -> Collection:
     active = (
         None
         if row.model_id is None
-        else Generation(row.generation_id, row.model_id, row.embed_dim, row.preprocessing)
+        else Generation(row.generation_id, row.model_id, row.embed_dim, row.preprocessing, row.model_name)
     )
     return Collection(
         row.id,

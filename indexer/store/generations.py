@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Connection, and_, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, and_, delete, func, insert, select, update
 
 from indexer.database import Database, now
 from indexer.errors import Conflict, NotFound
-from indexer.store.collections import Generation, new_generation
-from indexer.store.images import half, next_seq
+from indexer.store.collections import EXTERNAL, Generation, new_generation
+from indexer.store.images import next_seq, stored_bytes
 from indexer.tables import collection, embedding, generation, image, index_build, text
 
 Vector = NDArray[np.float32]
@@ -60,7 +61,7 @@ class Generations:
             if active is None:
                 raise Conflict("the collection has no vectors yet: index it with the new model")
             kept = _kept(connection, collection_id)
-            if active.model_id == "external":
+            if active.model_id == EXTERNAL:
                 raise Conflict("the collection holds its owner's vectors: no model makes them")
             if active.model_id == model_id:
                 raise Conflict(f"the collection is of model {model_id} already")
@@ -140,7 +141,7 @@ class Generations:
                         "generation_id": generation_id,
                         "image_id": one.image_id if one.text_id is None else None,
                         "text_id": one.text_id,
-                        "vector": half(vector),
+                        "vector": stored_bytes(vector),
                         "born_seq": seq,
                     }
                     for one, vector in taken
@@ -229,7 +230,7 @@ def _lacks(connection: Connection, collection_id: int, generation_id: int) -> tu
     return int(images or 0), int(texts or 0)
 
 
-def _of_image(generation_id: int):  # type: ignore[no-untyped-def]
+def _of_image(generation_id: int) -> ColumnElement[bool]:
     return and_(
         embedding.c.image_id == image.c.id,
         embedding.c.generation_id == generation_id,
@@ -237,7 +238,7 @@ def _of_image(generation_id: int):  # type: ignore[no-untyped-def]
     )
 
 
-def _of_text(generation_id: int):  # type: ignore[no-untyped-def]
+def _of_text(generation_id: int) -> ColumnElement[bool]:
     return and_(
         embedding.c.text_id == text.c.id,
         embedding.c.generation_id == generation_id,
@@ -297,10 +298,5 @@ def _still(connection: Connection, generation_id: int, one: Lacking) -> bool:
     return connection.scalar(alive) is not None
 
 
-def _generation(row) -> Generation:  # type: ignore[no-untyped-def]
+def _generation(row: Row[Any]) -> Generation:
     return Generation(row.id, row.model_id, row.embed_dim, row.preprocessing, row.model_name)
-
-
-def models_of(kept: Mapping[int, Sequence[Generation]]) -> dict[str, str | None]:
-    """model_id -> the name under which it is loaded."""
-    return {one.model_id: one.model_name for generations in kept.values() for one in generations}

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import Connection, Row, bindparam, delete, insert, select, update
+from sqlalchemy import text as sql
 
 from indexer.attributes import Type, type_of, widened
 from indexer.database import Database, now
@@ -21,6 +22,8 @@ from indexer.tables import caption, collection, embedding, image, perceptual_has
 IDS_A_QUERY = 500
 """Values in one IN (…); SQLite allows some thousands."""
 
+KEYS_A_PART = 5000
+
 Attributes = Mapping[str, Any]
 
 
@@ -30,9 +33,10 @@ class NewImage:
 
     key: str
     source: str | None
-    sha256: str
-    width: int
-    height: int
+    sha256: str | None
+    """This and the size are None where a vector came without a picture."""
+    width: int | None
+    height: int | None
     locator: str | None
     """Where the bytes lie; None: among the blobs, under their sha256."""
     thumbnail_sha256: str | None
@@ -54,9 +58,10 @@ class ImageRecord:
     collection_id: int
     key: str
     source: str | None
-    sha256: str
-    width: int
-    height: int
+    sha256: str | None
+    """None, as is the size: a vector came without a picture."""
+    width: int | None
+    height: int | None
     locator: str | None
     thumbnail_sha256: str | None
     title: str | None
@@ -64,6 +69,17 @@ class ImageRecord:
     created_at: dt.datetime
     updated_at: dt.datetime
     texts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class VectorRecord:
+    """What a vector that came without a picture is compared by, to see whether it is new."""
+
+    source: str | None
+    title: str | None
+    attributes: Attributes
+    vector: bytes
+    """As it is stored: float16, little-endian."""
 
 
 @dataclass(frozen=True)
@@ -109,35 +125,37 @@ class Images:
         twice = next((key for key, n in Counter(new.key for new in images).items() if n > 1), None)
         if twice is not None:
             raise ValueError(f"key {twice!r} occurs twice in one put: which picture is it?")
-        report = PutReport()
         with self._database.write() as connection:
-            seq = _next_seq(connection, collection_id)
+            seq = next_seq(connection, collection_id)
             at = now()
             there = _ids(connection, collection_id, [new.key for new in images])
             _forget(connection, list(there.values()), seq)
-            ids = []
-            for new in images:
-                row = _row(new, at)
-                if new.key in there:
-                    connection.execute(update(image).where(image.c.id == there[new.key]).values(row))
-                    ids.append(there[new.key])
-                    report.updated.append(new.key)
-                else:
-                    row |= {"collection_id": collection_id, "created_at": at}
-                    ids.append(
-                        connection.execute(insert(image).values(row).returning(image.c.id)).scalar_one()
-                    )
-                    report.added.append(new.key)
-            _insert_parts(connection, collection_id, generation_id, seq, list(zip(ids, images, strict=True)))
+            rows = {new.key: _row(new, at) for new in images}
+            changed = [{"image_id": there[key], **row} for key, row in rows.items() if key in there]
+            if changed:
+                connection.execute(update(image).where(image.c.id == bindparam("image_id")), changed)
+            made = {"collection_id": collection_id, "created_at": at}
+            ids = there | _inserted(connection, [row | made for key, row in rows.items() if key not in there])
+            owned = [(ids[new.key], new) for new in images]
+            _insert_parts(connection, collection_id, generation_id, seq, owned)
             _widen_types(connection, collection_id, [new.attributes for new in images])
-        return PutReport(report.added, report.updated, seq)
+        return PutReport(
+            [key for key in rows if key not in there], [key for key in rows if key in there], seq
+        )
+
+    def analyze(self) -> None:
+        """Let PostgreSQL see that the tables have grown: until it does so by itself, after a minute or more, it goes
+        on by plans for empty tables, which look at every row for every key."""
+        if not self._database.is_sqlite:
+            with self._database.write() as connection:
+                connection.execute(sql("ANALYZE image, embedding"))
 
     def delete(self, collection_id: int, keys: Sequence[str]) -> list[str]:
         """The keys that were there and are gone now."""
         with self._database.write() as connection:
             there = _ids(connection, collection_id, keys)
             if there:
-                seq = _next_seq(connection, collection_id)
+                seq = next_seq(connection, collection_id)
                 _forget(connection, list(there.values()), seq)
                 for ids in _parts(list(there.values())):
                     connection.execute(delete(image).where(image.c.id.in_(ids)))
@@ -165,6 +183,23 @@ class Images:
                 out |= {row.key: _record(row, texts.get(row.id, ())) for row in rows}
         return out
 
+    def find_vectors(
+        self, collection_id: int, generation_id: int, keys: Sequence[str]
+    ) -> dict[str, VectorRecord]:
+        """Those of `keys` that are there, with their vectors."""
+        out: dict[str, VectorRecord] = {}
+        asked = (
+            select(image.c.key, image.c.source, image.c.title, image.c.attributes, embedding.c.vector)
+            .join(embedding, embedding.c.image_id == image.c.id)
+            .where(image.c.collection_id == collection_id, embedding.c.generation_id == generation_id)
+            .where(embedding.c.dead_seq.is_(None))
+        )
+        with self._database.read() as connection:
+            for part in _parts(keys):
+                for row in connection.execute(asked.where(image.c.key.in_(part))):
+                    out[row.key] = VectorRecord(row.source, row.title, row.attributes, row.vector)
+        return out
+
     def page(self, collection_id: int, *, after: str = "", limit: int = 100) -> list[ImageRecord]:
         """Up to `limit` images by key, beginning behind the key `after`."""
         with self._database.read() as connection:
@@ -177,15 +212,12 @@ class Images:
             texts = _texts(connection, [row.id for row in rows])
         return [_record(row, texts.get(row.id, ())) for row in rows]
 
-    def keys_of_source(self, collection_id: int, source: str) -> set[str]:
+    def keys_of_source(self, collection_id: int, source: str) -> Iterator[Sequence[str]]:
+        """Keys of what came from a source, some thousand at a time."""
+        asked = select(image.c.key).where(image.c.collection_id == collection_id, image.c.source == source)
         with self._database.read() as connection:
-            return set(
-                connection.scalars(
-                    select(image.c.key).where(
-                        image.c.collection_id == collection_id, image.c.source == source
-                    )
-                )
-            )
+            found = connection.scalars(asked, execution_options={"yield_per": KEYS_A_PART})
+            yield from found.partitions()
 
     def records(self, embedding_ids: Sequence[int]) -> dict[int, ImageRecord]:
         """The images that living image embeddings belong to. Dead and deleted ones are left out."""
@@ -248,14 +280,16 @@ class Images:
 
 def blobs_of(connection: Connection) -> set[str]:
     """sha256 of every blob that an image of this state of the database refers to."""
-    own = connection.scalars(select(image.c.sha256).where(image.c.locator.is_(None))).all()
+    own = connection.scalars(
+        select(image.c.sha256).where(image.c.locator.is_(None), image.c.sha256.is_not(None))
+    ).all()
     small = connection.scalars(
         select(image.c.thumbnail_sha256).where(image.c.thumbnail_sha256.is_not(None))
     ).all()
-    return {*own, *(digest for digest in small if digest)}
+    return {digest for digest in (*own, *small) if digest}
 
 
-def _next_seq(connection: Connection, collection_id: int) -> int:
+def next_seq(connection: Connection, collection_id: int) -> int:
     """The number of this write transaction; the row stays locked until it ends, so numbers commit in order."""
     seq = connection.execute(
         update(collection)
@@ -292,6 +326,16 @@ def _ids(connection: Connection, collection_id: int, keys: Sequence[str]) -> dic
     return out
 
 
+def _inserted(connection: Connection, rows: Sequence[dict[str, Any]]) -> dict[str, int]:
+    """key -> image_id of new rows, a thousand a statement: told apart by their keys, since SQLAlchemy keeps order in
+    SQLite only by a statement a row."""
+    if not rows:
+        return {}
+    return {
+        row.key: row.id for row in connection.execute(insert(image).returning(image.c.key, image.c.id), rows)
+    }
+
+
 def _forget(connection: Connection, image_ids: Sequence[int], seq: int) -> None:
     """Vectors die (their bytes are freed); texts, captions and hashes of the images go."""
     for ids in _parts(image_ids):
@@ -315,7 +359,7 @@ def _insert_parts(
 ) -> None:
     alive = {"collection_id": collection_id, "generation_id": generation_id, "born_seq": seq}
     vectors: list[dict[str, Any]] = [
-        {**alive, "image_id": image_id, "text_id": None, "vector": _half(new.image_vector)}
+        {**alive, "image_id": image_id, "text_id": None, "vector": stored_bytes(new.image_vector)}
         for image_id, new in images
     ]
     texts = [
@@ -327,7 +371,7 @@ def _insert_parts(
         ids = connection.scalars(insert(text).returning(text.c.id, sort_by_parameter_order=True), texts).all()
         rows = np.concatenate([new.text_vectors for _, new in images if new.texts])
         vectors += [
-            {**alive, "image_id": None, "text_id": text_id, "vector": _half(row)}
+            {**alive, "image_id": None, "text_id": text_id, "vector": stored_bytes(row)}
             for text_id, row in zip(ids, rows, strict=True)
         ]
     connection.execute(insert(embedding), vectors)
@@ -355,7 +399,7 @@ def _row(new: NewImage, at: dt.datetime) -> dict[str, Any]:
     }
 
 
-def _half(vector: NDArray[np.float32]) -> bytes:
+def stored_bytes(vector: NDArray[np.float32]) -> bytes:
     """Little-endian float16: what is stored is what exact search means."""
     return vector.astype("<f2").tobytes()
 

@@ -87,12 +87,18 @@ def _first_line(error: Exception) -> str:
 
 
 @contextmanager
-def opened_database(config: Config, *, upgrade: bool = True) -> Iterator[Database]:
+def opened_database(
+    config: Config, *, upgrade: bool = True, page_cache_kib: int | None = None
+) -> Iterator[Database]:
     """The database at this version's schema, made when it is not there; without `upgrade` as it is."""
-    from indexer.database import Database
+    from indexer.database import PAGE_CACHE_KIB, Database
 
     config.data.mkdir(parents=True, exist_ok=True)
-    database = Database(config.database_url, busy_timeout_s=config.database.busy_timeout_s)
+    database = Database(
+        config.database_url,
+        busy_timeout_s=config.database.busy_timeout_s,
+        page_cache_kib=page_cache_kib or PAGE_CACHE_KIB,
+    )
     try:
         if upgrade:
             database.upgrade()

@@ -54,7 +54,7 @@ def demo(
     with opened_database(config) as database:
         encoder = load_encoder(config)
         collection = ensure_collection(database, name, bank=False, caption_style=style)
-        report, _ = index_sources(config, database, encoder, collection, [str(source)], prune=True)
+        report = index_sources(config, database, encoder, collection, [str(source)], prune=True)
     failed = report["failed"]
     assert isinstance(failed, list)
     click.echo(

@@ -18,6 +18,11 @@ if TYPE_CHECKING:
 @click.option(
     "--image", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Search by this picture."
 )
+@click.option(
+    "--vector",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Search by the vector in this .npy file, one of your own in a collection of such.",
+)
 @click.option("--collection", required=True)
 @click.option("-k", default=10, show_default=True, help="How many hits.")
 @click.option(
@@ -36,6 +41,7 @@ if TYPE_CHECKING:
 def search(
     words: str | None,
     image: Path | None,
+    vector: Path | None,
     collection: str,
     k: int,
     filters: tuple[str, ...],
@@ -46,12 +52,13 @@ def search(
     as_json: bool,
     config: Config,
 ) -> None:
-    """Search a collection by WORDS or by --image. Exit code 1: nothing found."""
+    """Search a collection by WORDS, by --image or by --vector. Exit code 1: nothing found."""
     from search import messages as m
 
     fields: dict[str, object] = {
         "collection": collection,
         "text": words,
+        "vector": None if vector is None else _vector(vector),
         "k": k,
         "target": target,
         "captions": captions,
@@ -70,6 +77,23 @@ def search(
             click.echo(line)
     if not (response.hits or response.texts):
         raise click.exceptions.Exit(1)
+
+
+def _vector(path: Path) -> list[float]:
+    """The numbers in a .npy file of one vector. Raises UsageError."""
+    import numpy as np
+
+    try:
+        found = np.load(path, allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise click.UsageError(f"--vector {path}: cannot be read: {error}") from error
+    if (
+        not isinstance(found, np.ndarray)
+        or found.dtype.kind not in "fiu"
+        or found.size != max(found.shape, default=0)
+    ):
+        raise click.UsageError(f"--vector {path}: must be one vector of numbers")
+    return [float(number) for number in found.ravel()]
 
 
 def _lines(response: object) -> list[str]:

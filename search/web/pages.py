@@ -15,6 +15,7 @@ from indexer.conditions import AllOf, Compare
 from indexer.facets import MOST_VALUES
 from indexer.filter_text import written
 from indexer.hashing import sha256
+from indexer.store.collections import EXTERNAL
 from search import messages as m
 from search.engine import SearchEngine
 from search.errors import STATUS, TooLarge
@@ -162,23 +163,23 @@ def look_up(engine: SearchEngine, asked: Asked) -> Shown:
     collection = _collection(engine, asked.collection)
     if collection is None:
         return Shown()
+    external = collection.model_id == EXTERNAL
     style = engine.captioner.style(None, collection.caption_style)
-    shown = Shown(collection=collection, style=style if style in engine.encoder.styles else "")
+    captions = style in engine.encoder.styles and not external
+    shown = Shown(collection=collection, style=style if captions else "")
     shown.filters = dict(equality(one, collection.attributes) for one in asked.filters)
     fetch = min(asked.k + 1, m.MAX_K)
     if not (asked.q or asked.like or asked.picture is not None or shown.filters):
         images = engine.catalogue.list_images(collection.name, after="", limit=fetch).images
         _show_hits(shown, [_as_hit(image) for image in images], asked.k)
-        shown.examples = examples(images)
+        shown.examples = [] if external else examples(images)
         return shown
     query: dict[str, object] = {"collection": collection.name, "k": fetch}
     if shown.filters:
         query["filter"] = written(AllOf(tuple(Compare(name, "=", v) for name, v in shown.filters.items())))
     if asked.like:
         shown.like = engine.catalogue.get_image(collection.name, asked.like)
-        query["image_key"] = asked.like
-    elif asked.picture is None:
-        query["text"] = asked.q or " ".join(map(value_text, shown.filters.values()))
+    query |= _asking(asked, collection, shown.filters)
     search = m.convert(
         m.SearchRequest, query | {"facets": narrowable(engine, collection, shown.filters), "explain": True}
     )
@@ -261,6 +262,19 @@ def _collection(engine: SearchEngine, name: str) -> m.Collection | None:
     return engine.catalogue.collection_message(there[0]) if there else None
 
 
+def _asking(asked: Asked, collection: m.Collection, filters: Mapping[str, str]) -> dict[str, object]:
+    """The field of a search that asks, but for a picture."""
+    if asked.picture is not None:
+        return {}
+    if asked.like:
+        return {"image_key": asked.like}
+    if collection.model_id == EXTERNAL and collection.dim and not asked.q:
+        return {
+            "vector": [1.0] * collection.dim
+        }  # any would do: what passes the filters is shown, without scores
+    return {"text": asked.q or " ".join(map(value_text, filters.values()))}
+
+
 def _show_hits(shown: Shown, hits: Sequence[m.Hit], k: int) -> None:
     shown.hits = hits[:k]
     shown.more = min(k + STEP, m.MAX_K) if len(hits) > k else 0
@@ -276,8 +290,8 @@ def _as_hit(image: m.Image) -> m.Hit:
         attributes=image.attributes,
         width=image.width,
         height=image.height,
-        content_url=at(thumbnail=False),
-        thumbnail_url=at(thumbnail=True),
+        content_url=at(thumbnail=False) if image.sha256 else None,
+        thumbnail_url=at(thumbnail=True) if image.sha256 else None,
     )
 
 

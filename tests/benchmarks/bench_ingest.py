@@ -21,7 +21,8 @@ from pathlib import Path
 from indexer.config import IngestConfig
 from indexer.database import Database
 from indexer.files import Blobs
-from indexer.ingest import Ingest, IngestReport
+from indexer.ingest import Ingest
+from indexer.report import IngestReport
 from indexer.store.collections import Collections
 from search.cli.context import load_encoder
 from search.config import Config

@@ -248,7 +248,7 @@ function openDetail(hit) {
   dialog.replaceChildren(tools, sheet);
   dialog.setAttribute("aria-label", at("h2", sheet).textContent);
   const large = at("img", sheet);
-  large.addEventListener("error", () => { large.src = large.dataset.instead; }, { once: true }); // TIFF, for one
+  large?.addEventListener("error", () => { large.src = large.dataset.instead; }, { once: true }); // TIFF, for one
   opened = hit;
   if (!dialog.open) dialog.showModal();
   dialog.scrollTop = 0;
