@@ -124,7 +124,9 @@ class LiveIndex:
         which = generation or collection.generation
         if which is None:
             return None
-        return self._views.get((collection.collection_id, which.generation_id)) or self.take_up(collection, which)
+        return self._views.get((collection.collection_id, which.generation_id)) or self.take_up(
+            collection, which
+        )
 
     def views(self) -> list[View]:
         """Those that are loaded."""

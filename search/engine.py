@@ -21,7 +21,7 @@ from indexer.store.embeddings import Embeddings
 from indexer.store.images import ImageRecord, Images
 from indexer.vector_ingest import VectorIngest
 from search import messages as m
-from search.batching import Batching
+from search.attendance import Attendance
 from search.captions import Captioner
 from search.catalogue import Catalogue
 from search.config import Config
@@ -29,6 +29,7 @@ from search.contents import Contents
 from search.errors import NotReady
 from search.maintenance import GIVE_BACK_EVERY_S, SWEEP_EVERY_S, Job, Maintenance
 from search.memory import give_back
+from search.models import Models
 from search.queries import Queries, Query
 from search.selection import Selection
 from search.uploads import Uploads
@@ -62,7 +63,8 @@ class SearchEngine:
     def __init__(self, config: Config, database: Database, encoder: Encoder) -> None:
         self.config = config
         self.encoder = encoder
-        self.batching = Batching(encoder, queue=config.server.queue)
+        self.models = Models(encoder, load=self._load, queue=config.server.queue)
+        self.batching = self.models.own.batching
         self.collections = Collections(database)
         self.images = Images(database)
         blobs = Blobs(config.data / "blobs")
@@ -75,15 +77,16 @@ class SearchEngine:
         self.catalogue = Catalogue(
             self.collections,
             self.images,
-            ingest=Ingest(database, encoder, blobs, config.ingest),
+            ingest=Ingest(database, encoder, blobs, config.ingest, encoders=self.models.encoder),
             vectors=VectorIngest(database),
             live=self.live,
             uploads=self.uploads,
             contents=contents,
             captioner=self.captioner,
         )
-        self._queries = Queries(encoder, self.batching, self.images, self.uploads, contents)
+        self._queries = Queries(self.models, self.images, self.uploads, contents)
         self._embeddings = Embeddings(database)
+        self._attendance = Attendance(database, self.models, self.live)
         self.maintenance = Maintenance(
             {
                 "maintenance": [
@@ -91,6 +94,7 @@ class SearchEngine:
                     Job("give back", give_back, GIVE_BACK_EVERY_S),
                 ],
                 "folding": [
+                    Job("attend", self._attendance.attend, config.index.poll_s),
                     Job("fold", self.live.fold_due, config.index.poll_s),
                     Job("recall", self.live.check_recall, config.index.recall_check_s),
                     Job("sweep", lambda: blobs.sweep(self.images.blobs_in_use()), SWEEP_EVERY_S, True),
@@ -99,7 +103,8 @@ class SearchEngine:
         )
 
     def start(self) -> None:
-        """Load every collection's view and keep them up to date in a maintenance thread."""
+        """Load every collection's view, and the models of generations; keep them up to date in threads."""
+        self._attendance.attend()
         for collection in self.collections.all():
             self.live.view(collection)
         self.batching.encode_texts(["warm"])
@@ -107,7 +112,8 @@ class SearchEngine:
 
     def close(self) -> None:
         self.maintenance.close()
-        self.batching.close()
+        self._attendance.close()
+        self.models.close()
 
     def check_ready(self) -> None:
         """Do a tiny real query. Raises NotReady."""
@@ -208,19 +214,13 @@ class SearchEngine:
             fetch *= 2
 
     def _view(self, collection: Collection) -> View | None:
-        """Raises Conflict when the collection's vectors come from another model that is not its owner's."""
-        if not collection.is_external:
-            self.check_model(collection)
+        """Raises Conflict when the collection's vectors come from a model that is not loaded."""
+        self.models.of(collection)
         return self.live.view(collection)
 
-    def check_model(self, collection: Collection) -> None:
-        """Raises Conflict: vectors of two models are never compared."""
-        generation = collection.generation
-        if generation is not None and generation.model_id != self.encoder.model_id:
-            raise Conflict(
-                f"collection {collection.name!r} holds vectors of {generation.model_id}, "
-                f"this server runs {self.encoder.model_id}: index it again or serve its model"
-            )
+    def _load(self, name: str) -> Encoder:
+        model = self.config.model
+        return Encoder.load(name, self.config.trunks, device=model.device, threads=model.threads)
 
     def _hit(
         self, collection: Collection, record: ImageRecord, score: float, caption: m.Caption | None

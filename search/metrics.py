@@ -8,7 +8,8 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from indexer.live import TARGETS, View
+from indexer.live import View
+from indexer.store.builds import TARGETS
 
 LABELS = ["collection", "generation", "target"]
 

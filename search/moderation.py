@@ -44,7 +44,7 @@ class Moderation:
             matches += self._near_copies(banks, picture)
         if "similar" in request.kinds and banks:
             for bank in banks:
-                engine.check_model(bank)
+                engine.models.of(bank)
             vector = engine.batching.encode_images([engine.encoder.fit(picture)])
             matches += [match for bank in banks for match in self._similar(bank, vector)]
         order = {bank.name: i for i, bank in enumerate(banks)}

@@ -14,11 +14,10 @@ from indexer.store.collections import Collection
 from indexer.store.images import Images
 from indexer.vector_ingest import unit_rows
 from search import messages as m
-from search.batching import Batching
 from search.contents import Contents
 from search.messages import BadRequest
+from search.models import Models
 from search.uploads import Uploads
-from textmm.encoder import Encoder
 
 Rows = NDArray[np.float32]
 
@@ -29,13 +28,12 @@ class Query:
     key: str | None = None
     """Of the stored picture that asks; it is not among its own hits."""
     picture: Callable[[], Image.Image] | None = None
+    """As the model that captions takes it."""
 
 
 class Queries:
-    def __init__(
-        self, encoder: Encoder, batching: Batching, images: Images, uploads: Uploads, contents: Contents
-    ) -> None:
-        self._encoder, self._batching = encoder, batching
+    def __init__(self, models: Models, images: Images, uploads: Uploads, contents: Contents) -> None:
+        self._models = models
         self._images, self._uploads, self._contents = images, uploads, contents
 
     def of(self, request: m.SearchRequest, image: bytes | None, collection: Collection) -> Query:
@@ -62,27 +60,30 @@ class Queries:
                 names[0],
             )
         if request.text is not None:
-            return Query(self._encode_text(request.text))
+            return Query(self._encode_text(request.text, collection))
         if request.vector is not None:
             return Query(self._checked_vector(request.vector, collection))
         if request.image_key is not None:
             return self._stored(collection, request.image_key)
         assert picture is not None
-        fitted = self._encoder.fit(self._uploads.decode(self._uploads.bytes_of(picture)))
-        return Query(self._batching.encode_images([fitted])[0], picture=lambda: fitted)
+        decoded, served = self._uploads.decode(self._uploads.bytes_of(picture)), self._models.of(collection)
+        own = self._models.own.encoder
+        vector = served.batching.encode_images([served.encoder.fit(decoded)])[0]
+        return Query(vector, picture=lambda: own.fit(decoded))
 
-    def _encode_text(self, text: str) -> Rows:
+    def _encode_text(self, text: str, collection: Collection) -> Rows:
         if not text.strip():
             raise BadRequest("text is empty", "text")
-        row: Rows = self._batching.encode_texts([text])[0]
+        row: Rows = self._models.of(collection).batching.encode_texts([text])[0]
         return row
 
     def _checked_vector(self, vector: list[float], collection: Collection) -> Rows:
         generation = collection.generation
-        dim = self._encoder.embed_dim if generation is None else generation.embed_dim
+        own = self._models.own.encoder
+        dim = own.embed_dim if generation is None else generation.embed_dim
         if len(vector) != dim:
             others = f"those of collection {collection.name!r} have"
-            makes = others if collection.is_external else f"{self._encoder.model_id} makes"
+            makes = others if collection.is_external else f"{own.model_id if generation is None else generation.model_id} makes"
             raise BadRequest(f"vector has {len(vector)} numbers, {makes} {dim}", "vector")
         row: Rows = unit_rows(np.array(vector, dtype=np.float64)[None])[0]
         if np.isnan(row[0]):
@@ -101,7 +102,7 @@ class Queries:
 
         def picture() -> Image.Image:
             try:
-                return self._encoder.fit(self._uploads.decode(self._contents.read(record)))
+                return self._models.own.encoder.fit(self._uploads.decode(self._contents.read(record)))
             except OSError as error:
                 raise NotFound("image", key) from error
 

@@ -69,7 +69,9 @@ class Generations:
                 if one.model_id == model_id:
                     return one
                 if state == "building":
-                    raise Conflict(f"generation {one.model_id} is being filled: switch to it or drop it first")
+                    raise Conflict(
+                        f"generation {one.model_id} is being filled: switch to it or drop it first"
+                    )
             return new_generation(
                 connection,
                 collection_id,
@@ -122,9 +124,7 @@ class Generations:
                 found += _lacking_texts(connection, collection_id, generation_id, limit - len(found))
         return found
 
-    def fill(
-        self, collection_id: int, generation_id: int, vectors: Sequence[tuple[Lacking, Vector]]
-    ) -> int:
+    def fill(self, collection_id: int, generation_id: int, vectors: Sequence[tuple[Lacking, Vector]]) -> int:
         """Put vectors of a generation; how many were taken. What was replaced, deleted or filled by another process
         since it was found lacking is left out."""
         with self._database.write() as connection:
@@ -156,7 +156,9 @@ class Generations:
         """
         with self._database.write() as connection:
             active = _locked(connection, collection_id)
-            asked = next((g for g, _ in _kept(connection, collection_id) if g.generation_id == generation_id), None)
+            asked = next(
+                (g for g, _ in _kept(connection, collection_id) if g.generation_id == generation_id), None
+            )
             if asked is None or active is None:
                 raise NotFound("generation", str(generation_id))
             images, texts = _lacks(connection, collection_id, generation_id)
@@ -224,7 +226,9 @@ def _lacks(connection: Connection, collection_id: int, generation_id: int) -> tu
     )
     texts = connection.scalar(
         select(func.count())
-        .select_from(text.join(image, text.c.image_id == image.c.id).outerjoin(embedding, _of_text(generation_id)))
+        .select_from(
+            text.join(image, text.c.image_id == image.c.id).outerjoin(embedding, _of_text(generation_id))
+        )
         .where(*own)
     )
     return int(images or 0), int(texts or 0)
@@ -266,7 +270,9 @@ def _lacking_images(
         .order_by(image.c.id)
         .limit(limit + len(left_out))
     ).all()
-    return [Lacking(row.id, row.key, None, "", row.based_on) for row in rows if row.id not in left_out][:limit]
+    return [Lacking(row.id, row.key, None, "", row.based_on) for row in rows if row.id not in left_out][
+        :limit
+    ]
 
 
 def _lacking_texts(
@@ -274,7 +280,9 @@ def _lacking_texts(
 ) -> list[Lacking]:
     rows = connection.execute(
         select(image.c.id, image.c.key, text.c.id.label("text_id"), text.c.text)
-        .select_from(text.join(image, text.c.image_id == image.c.id).outerjoin(embedding, _of_text(generation_id)))
+        .select_from(
+            text.join(image, text.c.image_id == image.c.id).outerjoin(embedding, _of_text(generation_id))
+        )
         .where(image.c.collection_id == collection_id, embedding.c.id.is_(None))
         .order_by(text.c.id)
         .limit(limit)

@@ -15,9 +15,9 @@ from sqlalchemy import text as sql
 
 from indexer.attributes import Type, type_of, widened
 from indexer.database import Database, now
-from indexer.errors import NotFound
+from indexer.errors import GenerationSwitched, NotFound
 from indexer.hashing import HASH_BYTES
-from indexer.tables import caption, collection, embedding, image, perceptual_hash, text
+from indexer.tables import caption, collection, embedding, generation, image, perceptual_hash, text
 
 IDS_A_QUERY = 500
 """Values in one IN (…); SQLite allows some thousands."""
@@ -48,6 +48,8 @@ class NewImage:
     image_vector: NDArray[np.float32]
     text_vectors: NDArray[np.float32]
     """[len(texts), embed_dim]"""
+    beside: Mapping[int, tuple[NDArray[np.float32], NDArray[np.float32]]] = field(default_factory=dict)
+    """generation_id -> (image vector, text vectors), of generations that are kept beside."""
     perceptual_hash: tuple[bytes, int] | None = None
     """PDQ and its quality; of bank items."""
 
@@ -119,7 +121,10 @@ class Images:
         self._database = database
 
     def put(self, collection_id: int, generation_id: int, images: Sequence[NewImage]) -> PutReport:
-        """Add or replace by key, all in one transaction. Raises ValueError when a key occurs twice."""
+        """Add or replace by key, all in one transaction.
+
+        Raises ValueError when a key occurs twice, GenerationSwitched when another generation than those given serves now.
+        """
         if not images:
             return PutReport()
         twice = next((key for key, n in Counter(new.key for new in images).items() if n > 1), None)
@@ -127,6 +132,7 @@ class Images:
             raise ValueError(f"key {twice!r} occurs twice in one put: which picture is it?")
         with self._database.write() as connection:
             seq = next_seq(connection, collection_id)
+            _check_generation(connection, collection_id, {generation_id, *images[0].beside})
             at = now()
             there = _ids(connection, collection_id, [new.key for new in images])
             _forget(connection, list(there.values()), seq)
@@ -302,6 +308,14 @@ def next_seq(connection: Connection, collection_id: int) -> int:
     return int(seq)
 
 
+def _check_generation(connection: Connection, collection_id: int, given: set[int]) -> None:
+    active = connection.scalar(select(collection.c.generation_id).where(collection.c.id == collection_id))
+    if active is not None and active not in given:
+        raise GenerationSwitched(
+            "the collection was switched to another model while pictures were encoded: put them again"
+        )
+
+
 def _widen_types(connection: Connection, collection_id: int, rows: Sequence[Attributes]) -> None:
     """The types of attributes, in the transaction that brings their values."""
     chosen = collection.c.id == collection_id
@@ -357,24 +371,31 @@ def _insert_parts(
     seq: int,
     images: Sequence[tuple[int, NewImage]],
 ) -> None:
-    alive = {"collection_id": collection_id, "generation_id": generation_id, "born_seq": seq}
-    vectors: list[dict[str, Any]] = [
-        {**alive, "image_id": image_id, "text_id": None, "vector": stored_bytes(new.image_vector)}
-        for image_id, new in images
-    ]
     texts = [
         {"image_id": image_id, "ordinal": i, "text": said}
         for image_id, new in images
         for i, said in enumerate(new.texts)
     ]
+    text_ids: Sequence[int] = []
     if texts:
-        ids = connection.scalars(insert(text).returning(text.c.id, sort_by_parameter_order=True), texts).all()
-        rows = np.concatenate([new.text_vectors for _, new in images if new.texts])
+        made = insert(text).returning(text.c.id, sort_by_parameter_order=True)
+        text_ids = connection.scalars(made, texts).all()
+    for each in (generation_id, *_beside(connection, images)):
+        alive = {"collection_id": collection_id, "generation_id": each, "born_seq": seq}
+        given = [
+            (new.image_vector, new.text_vectors) if each == generation_id else new.beside[each]
+            for _, new in images
+        ]
+        vectors: list[dict[str, Any]] = [
+            {**alive, "image_id": image_id, "text_id": None, "vector": stored_bytes(vector)}
+            for (image_id, _), (vector, _) in zip(images, given, strict=True)
+        ]
+        rows = [row for _, said in given for row in said]
         vectors += [
             {**alive, "image_id": None, "text_id": text_id, "vector": stored_bytes(row)}
-            for text_id, row in zip(ids, rows, strict=True)
+            for text_id, row in zip(text_ids, rows, strict=True)
         ]
-    connection.execute(insert(embedding), vectors)
+        connection.execute(insert(embedding), vectors)
     hashes = [
         {"image_id": image_id, "pdq": new.perceptual_hash[0], "quality": new.perceptual_hash[1]}
         for image_id, new in images
@@ -382,6 +403,12 @@ def _insert_parts(
     ]
     if hashes:
         connection.execute(insert(perceptual_hash), hashes)
+
+
+def _beside(connection: Connection, images: Sequence[tuple[int, NewImage]]) -> list[int]:
+    """Generations that are kept beside, and whose vectors all of these images have; one may have been dropped."""
+    given = [each for each in images[0][1].beside if all(each in new.beside for _, new in images)]
+    return list(connection.scalars(select(generation.c.id).where(generation.c.id.in_(given)))) if given else []
 
 
 def _row(new: NewImage, at: dt.datetime) -> dict[str, Any]:

@@ -35,4 +35,6 @@ class Processes:
         with self._database.write() as connection:
             before = now() - dt.timedelta(seconds=STALE_S)
             connection.execute(delete(process).where(process.c.seen_at < before))
-            return {row.name: row.models for row in connection.execute(select(process).order_by(process.c.name))}
+            return {
+                row.name: row.models for row in connection.execute(select(process).order_by(process.c.name))
+            }
