@@ -4,6 +4,7 @@ IndexerError
 ├── NotFound        no such collection or image
 │   └── NoPicture   the image came as a vector
 ├── Conflict        exists already, or belongs to another model
+│   └── GenerationSwitched  while its vectors were made
 └── DatabaseTooOld  the schema is not the one of this version
 """
 
@@ -29,6 +30,10 @@ class NoPicture(NotFound):
 
 class Conflict(IndexerError):
     pass
+
+
+class GenerationSwitched(Conflict):
+    """Vectors were made for a generation that does not serve any more."""
 
 
 class DatabaseTooOld(IndexerError):

@@ -5,27 +5,32 @@ from __future__ import annotations
 import itertools
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from indexer.config import IngestConfig
 from indexer.database import Database
-from indexer.errors import BadItem
+from indexer.errors import BadItem, GenerationSwitched
 from indexer.files import Blobs
 from indexer.hashing import MIN_QUALITY, perceptual_hash, sha256
 from indexer.naming import check_key
 from indexer.problems import key_problem, type_problem, words_problem
 from indexer.report import Failure, IngestReport
 from indexer.store.collections import Collection, Collections, check_generation
+from indexer.store.generations import Generations
 from indexer.store.images import ImageRecord, Images, NewImage
 from textmm.encoder import Encoder
 from textmm.sources import Item, read_bytes
 from textmm.transforms import MAX_PIXELS, ImageTooLarge, ImageUnreadable, decode_image, thumbnail_jpeg
 
+Rows = NDArray[np.float32]
+TRIES = 3
+"""How often a put begins anew because its collection was switched to another model meanwhile."""
 AHEAD = 3
 """Batches that are decoded ahead of the encoder."""
 
@@ -35,7 +40,8 @@ class _Decoded:
     """A picture ready to be encoded, with what its row needs."""
 
     item: Item
-    fitted: Image.Image
+    fitted: tuple[Image.Image, ...]
+    """As each model takes it."""
     sha256: str
     width: int
     height: int
@@ -45,13 +51,32 @@ class _Decoded:
     """The bytes, when they have no home of their own."""
 
 
+@dataclass(frozen=True)
+class _Into:
+    """The generations that vectors are made for, and what makes them: the one that serves, then those beside it."""
+
+    generations: tuple[int, ...]
+    encoders: tuple[Encoder, ...]
+
+
 class Ingest:
     """Puts pictures into collections. Made once a process."""
 
-    def __init__(self, database: Database, encoder: Encoder, blobs: Blobs, config: IngestConfig) -> None:
+    def __init__(
+        self,
+        database: Database,
+        encoder: Encoder,
+        blobs: Blobs,
+        config: IngestConfig,
+        *,
+        encoders: Callable[[str], Encoder | None] = lambda model_id: None,
+    ) -> None:
+        """`encoder`: of collections without vectors; `encoders`: by model_id, those that are loaded, for the others."""
         self._images = Images(database)
         self._collections = Collections(database)
+        self._generations = Generations(database)
         self._encoder = encoder
+        self._encoders = encoders
         self._blobs = blobs
         self._config = config
 
@@ -61,7 +86,7 @@ class Ingest:
         What is there already with the same bytes and words is left alone. A picture that cannot be read is
         reported, and the rest goes in. Raises Conflict when the collection belongs to another model.
         """
-        generation_id = self._generation(collection)
+        into = self._into(collection)
         pool = ThreadPoolExecutor(self._config.decode_threads, "decode")
         writer = ThreadPoolExecutor(1, "write")
         chunks = _batched(items, self._config.batch_size)
@@ -71,13 +96,11 @@ class Ingest:
         try:
             for chunk in itertools.chain(chunks, itertools.repeat(None, AHEAD)):
                 if chunk is not None:
-                    ahead.append(self._start(chunk, collection, source, seen, pool))
+                    ahead.append(self._start(chunk, collection, into, source, seen, pool))
                 if ahead and (chunk is None or len(ahead) > AHEAD - 1):
                     report, decoded = self._finish_decoding(*ahead.popleft())
-                    rows = self._encode(decoded, source, report)
-                    writes.append(
-                        (report, writer.submit(self._write, rows, collection, generation_id, report))
-                    )
+                    rows = self._encode(decoded, into, source, report)
+                    writes.append((report, writer.submit(self._write, rows, collection, into, report)))
                 while writes and (len(writes) > 1 or chunk is None):
                     yield _written(*writes.popleft())
         finally:
@@ -95,28 +118,53 @@ class Ingest:
         problem = _problem(item, collection)
         if problem:
             raise BadItem(problem)
-        encoder = self._encoder
-        check_generation(collection, model_id=encoder.model_id, embed_dim=encoder.embed_dim)
-        decoded = self._decode(item, data, keep=True, bank=collection.is_bank, max_pixels=max_pixels)
-        generation_id = self._generation(collection)
-        report = IngestReport()
-        (row,) = self._encode([decoded], None, report)
-        self._write([row], collection, generation_id, report)
+        first = self._of(collection)
+        check_generation(collection, model_id=first.model_id, embed_dim=first.embed_dim)
+        image = decode_image(data, max_pixels=max_pixels)
+        for _ in range(TRIES):
+            into = self._into(collection)
+            report = IngestReport()
+            (row,) = self._encode(
+                [self._decoded(item, data, image, into, collection, keep=True)], into, None, report
+            )
+            try:
+                self._write([row], collection, into, report)
+                break
+            except GenerationSwitched:
+                continue
+        else:
+            raise GenerationSwitched(
+                f"collection {collection.name!r} changes its model again and again: try later"
+            )
         return self._images.get(collection.collection_id, item.key), report.added == 1
 
-    def _generation(self, collection: Collection) -> int:
-        encoder = self._encoder
-        return self._collections.ensure_generation(
+    def _of(self, collection: Collection) -> Encoder:
+        """What makes vectors for the generation that serves; our own when that model is not here."""
+        there = collection.generation
+        return self._encoder if there is None else self._encoders(there.model_id) or self._encoder
+
+    def _into(self, collection: Collection) -> _Into:
+        """Raises Conflict when the generation that serves is of a model that is not here."""
+        own = self._of(self._collections.get(collection.name))  # what serves now
+        active = self._collections.ensure_generation(
             collection.collection_id,
-            model_id=encoder.model_id,
-            embed_dim=encoder.embed_dim,
-            preprocessing=encoder.preprocessing,
-        ).generation_id
+            model_id=own.model_id,
+            embed_dim=own.embed_dim,
+            preprocessing=own.preprocessing,
+        )
+        beside = [
+            (one.generation_id, encoder)
+            for one in self._generations.beside().get(collection.collection_id, [])
+            if (encoder := self._encoders(one.model_id)) is not None
+        ]
+        ids = (active.generation_id, *(generation_id for generation_id, _ in beside))
+        return _Into(ids, (own, *(encoder for _, encoder in beside)))
 
     def _start(
         self,
         items: Sequence[Item],
         collection: Collection,
+        into: _Into,
         source: str,
         seen: set[str],
         pool: ThreadPoolExecutor,
@@ -132,13 +180,18 @@ class Ingest:
             if problem:
                 report.failed.append(Failure(item.key, problem))
             else:
-                futures.append(
-                    pool.submit(self._read, item, known.get(item.key), source, collection.is_bank, report)
-                )
+                there = known.get(item.key)
+                futures.append(pool.submit(self._read, item, there, source, collection, into, report))
         return report, futures
 
     def _read(
-        self, item: Item, known: ImageRecord | None, source: str, bank: bool, report: IngestReport
+        self,
+        item: Item,
+        known: ImageRecord | None,
+        source: str,
+        collection: Collection,
+        into: _Into,
+        report: IngestReport,
     ) -> _Decoded | Failure | None:
         """In a decode thread. None: nothing has changed."""
         started = time.perf_counter()
@@ -148,7 +201,7 @@ class Ingest:
             report.spent("read", read_at - started)
             if known is not None and _unchanged(item, known, sha256(data), source):
                 return None
-            decoded = self._decode(item, data, keep=False, bank=bank)
+            decoded = self._decoded(item, data, decode_image(data), into, collection, keep=False)
             report.spent("decode", time.perf_counter() - read_at)
             return decoded
         except (ImageUnreadable, ImageTooLarge) as error:
@@ -156,15 +209,14 @@ class Ingest:
         except OSError as error:
             return Failure(item.key, f"cannot be read: {error.strerror or error}")
 
-    def _decode(
-        self, item: Item, data: bytes, *, keep: bool, bank: bool, max_pixels: int = MAX_PIXELS
+    def _decoded(
+        self, item: Item, data: bytes, image: Image.Image, into: _Into, collection: Collection, *, keep: bool
     ) -> _Decoded:
-        image = decode_image(data, max_pixels=max_pixels)
-        pdq = perceptual_hash(image) if bank else None
+        pdq = perceptual_hash(image) if collection.is_bank else None
         side = self._config.thumbnail_side
         return _Decoded(
             item,
-            self._encoder.fit(image),
+            tuple(encoder.fit(image) for encoder in into.encoders),
             sha256(data),
             image.width,
             image.height,
@@ -188,16 +240,15 @@ class Ingest:
         return report, decoded
 
     def _encode(
-        self, decoded: Sequence[_Decoded], source: str | None, report: IngestReport
+        self, decoded: Sequence[_Decoded], into: _Into, source: str | None, report: IngestReport
     ) -> list[NewImage]:
         started = time.perf_counter()
-        image_vectors = self._encoder.encode_images([d.fitted for d in decoded])
-        texts = list(dict.fromkeys(t for d in decoded for t in d.item.texts))
-        text_vectors = dict(zip(texts, self._encoder.encode_texts(texts), strict=True))
-        empty = np.empty((0, self._encoder.embed_dim), np.float32)
+        made = [_vectors(encoder, i, decoded) for i, encoder in enumerate(into.encoders)]
         rows = []
-        for one, vector in zip(decoded, image_vectors, strict=True):
-            own = one.item.texts
+        for at, one in enumerate(decoded):
+            beside = {
+                which: vectors[at] for which, vectors in zip(into.generations[1:], made[1:], strict=True)
+            }
             rows.append(
                 NewImage(
                     key=one.item.key,
@@ -208,10 +259,11 @@ class Ingest:
                     locator=None if one.data is not None else one.item.locator,
                     thumbnail_sha256=self._blobs.put(one.thumbnail) if one.thumbnail is not None else None,
                     title=one.item.title,
-                    texts=own,
+                    texts=one.item.texts,
                     attributes=one.item.attributes,
-                    image_vector=vector,
-                    text_vectors=np.stack([text_vectors[t] for t in own]) if own else empty,
+                    image_vector=made[0][at][0],
+                    text_vectors=made[0][at][1],
+                    beside=beside,
                     perceptual_hash=one.pdq,
                 )
             )
@@ -221,13 +273,25 @@ class Ingest:
         return rows
 
     def _write(
-        self, rows: Sequence[NewImage], collection: Collection, generation_id: int, report: IngestReport
+        self, rows: Sequence[NewImage], collection: Collection, into: _Into, report: IngestReport
     ) -> None:
         started = time.perf_counter()
         if rows:
-            put = self._images.put(collection.collection_id, generation_id, rows)
+            put = self._images.put(collection.collection_id, into.generations[0], rows)
             report.added, report.updated = len(put.added), len(put.updated)
         report.spent("write", time.perf_counter() - started)
+
+
+def _vectors(encoder: Encoder, which: int, decoded: Sequence[_Decoded]) -> list[tuple[Rows, Rows]]:
+    """Of each picture, and of its texts, by one of the models."""
+    pictures = encoder.encode_images([one.fitted[which] for one in decoded])
+    texts = list(dict.fromkeys(said for one in decoded for said in one.item.texts))
+    vector_of = dict(zip(texts, encoder.encode_texts(texts), strict=True))
+    empty = np.empty((0, encoder.embed_dim), np.float32)
+    return [
+        (picture, np.stack([vector_of[said] for said in one.item.texts]) if one.item.texts else empty)
+        for picture, one in zip(pictures, decoded, strict=True)
+    ]
 
 
 def _problem(item: Item, collection: Collection) -> str | None:

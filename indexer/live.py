@@ -114,6 +114,8 @@ class LiveIndex:
         self._generations = Generations(database)
         self._views: dict[tuple[int, int], View] = {}
         """By collection and generation: while one is filled beside the one that serves, both are kept up to date."""
+        self._serving: dict[int, int] = {}
+        """Of each collection the generation that was last asked for."""
         self._lock = threading.Lock()
         """Held while a view is made; never by a search that finds one."""
         self._folding = threading.Lock()
@@ -124,9 +126,13 @@ class LiveIndex:
         which = generation or collection.generation
         if which is None:
             return None
-        return self._views.get((collection.collection_id, which.generation_id)) or self.take_up(
-            collection, which
-        )
+        key = (collection.collection_id, which.generation_id)
+        serves = generation is not None or self._serving.get(key[0]) == key[1]
+        view = self._views.get(key) if serves else None  # one that begins to serve has all rows first
+        view = view or self.take_up(collection, which)
+        if generation is None:
+            self._serving[key[0]] = key[1]
+        return view
 
     def views(self) -> list[View]:
         """Those that are loaded."""
@@ -145,13 +151,10 @@ class LiveIndex:
 
     def poll(self) -> None:
         """Take up what other processes wrote, forget what is gone."""
-        collections = {one.collection_id: one for one in self._collections.all()}
-        beside = self._generations.beside()
-        kept = {(i, one.generation.generation_id) for i, one in collections.items() if one.generation}
-        kept |= {(i, one.generation_id) for i, generations in beside.items() for one in generations}
         with self._lock:
-            for gone in set(self._views) - kept:
+            for gone in set(self._views) - self._generations.all():
                 del self._views[gone]
+        collections = {one.collection_id: one for one in self._collections.all()}
         for view in self.views():
             collection = collections.get(view.collection_id)
             if collection is not None and view.through_seq != collection.change_seq:

@@ -12,7 +12,6 @@ from typing import TypeVar
 from urllib.parse import quote
 
 from indexer.database import Database
-from indexer.errors import Conflict
 from indexer.files import Blobs
 from indexer.ingest import Ingest
 from indexer.live import LiveIndex, View

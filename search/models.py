@@ -1,4 +1,4 @@
-"""The models that a process has loaded: its own, and those of generations that are filled beside or have served before."""
+"""The models that a process has loaded: its own, and those of other generations of vectors."""
 
 from __future__ import annotations
 

@@ -43,10 +43,13 @@ class Moderation:
         if "near_copy" in request.kinds:
             matches += self._near_copies(banks, picture)
         if "similar" in request.kinds and banks:
+            served = {bank.name: engine.models.of(bank) for bank in banks}
+            vectors = {
+                one.encoder.model_id: one.batching.encode_images([one.encoder.fit(picture)])
+                for one in {id(one): one for one in served.values()}.values()
+            }
             for bank in banks:
-                engine.models.of(bank)
-            vector = engine.batching.encode_images([engine.encoder.fit(picture)])
-            matches += [match for bank in banks for match in self._similar(bank, vector)]
+                matches += self._similar(bank, vectors[served[bank.name].encoder.model_id])
         order = {bank.name: i for i, bank in enumerate(banks)}
         matches.sort(key=lambda match: order[match.bank])
         return m.LookupResponse(matches, engine.encoder.model_id)

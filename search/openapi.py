@@ -89,6 +89,7 @@ ROUTES = (
     ),
     Route("get", "/livez", "The process runs", None, "text/plain"),
     Route("get", "/readyz", "A tiny real query just worked", None, "text/plain"),
+    Route("get", "/metrics", "Rows, segments and recall of each index, for Prometheus", None, "text/plain"),
     Route("get", "/openapi.json", "This document", None, "application/json"),
 )
 

@@ -82,8 +82,9 @@ class Queries:
         own = self._models.own.encoder
         dim = own.embed_dim if generation is None else generation.embed_dim
         if len(vector) != dim:
+            model = own.model_id if generation is None else generation.model_id
             others = f"those of collection {collection.name!r} have"
-            makes = others if collection.is_external else f"{own.model_id if generation is None else generation.model_id} makes"
+            makes = others if collection.is_external else f"{model} makes"
             raise BadRequest(f"vector has {len(vector)} numbers, {makes} {dim}", "vector")
         row: Rows = unit_rows(np.array(vector, dtype=np.float64)[None])[0]
         if np.isnan(row[0]):

