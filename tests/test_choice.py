@@ -88,7 +88,7 @@ def test_a_recall_that_no_index_reaches_means_exact_search() -> None:
     ("memory_mb", "kind"), [(0.0, "graph"), (1.3, "graph"), (0.2, "lists"), (0.1, "exact")]
 )
 def test_a_kind_that_does_not_fit_into_the_memory_allowed_is_not_built(memory_mb: float, kind: str) -> None:
-    """Of 4,000 rows of 32: a graph takes 1.2 MB, lists .16 MB."""
+    """Of 4,000 rows of 32: a graph takes 1 MB, lists .16 MB."""
     wanted = "auto" if kind != "graph" else "graph"
 
     segment = build_segment(

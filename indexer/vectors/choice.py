@@ -19,6 +19,7 @@ import numpy as np
 from indexer.ids import Ids
 from indexer.vectors.options import BuildOptions
 from indexer.vectors.segments import (
+    NEIGHBOURS,
     Halves,
     Positions,
     Segment,
@@ -40,9 +41,10 @@ MARGIN = 0.003
 FEW_ROWS_SCANNED = 3000
 """Lists that reach the target by comparing so few rows are as fast as a graph, and no graph is built."""
 MOST_EFFORT = 2048
+SAMPLE, SMALL_PART = 20_000, 0.08
 KS = (10, 100)
-GRAPH_BYTES = 64 * 4 + 16
-"""Neighbours of a row in a graph: 32 on the upper levels, twice that on the lowest."""
+GRAPH_BYTES = 2 * NEIGHBOURS * 4 + 16
+"""A row's neighbours in a graph."""
 
 
 def build_segment(ids: Ids, rows: Halves | Vectors, options: BuildOptions) -> Segment:
@@ -75,6 +77,8 @@ def _best(segment: Segment, held: Halves, options: BuildOptions) -> Segment | No
     for kind, build in (("lists", lists_over), ("graph", graph_over)):
         if not _may(kind, segment, options):
             continue
+        if kind == "lists" and options.kind == "auto" and not _lists_may_win(segment, held, options):
+            continue
         with faiss_threads(options.threads):
             approximate = build(segment)
             add_rows(approximate, segment.halves)
@@ -99,6 +103,21 @@ def _best(segment: Segment, held: Halves, options: BuildOptions) -> Segment | No
     return replace(best, tuning=replace(best.tuning, tried=tried, build_s=seconds))
 
 
+def _lists_may_win(segment: Segment, held: Halves, options: BuildOptions) -> bool:
+    """Whether lists over a sample reach the recall by looking through a small part of it: building them over all rows
+    only to find that they do not takes as long as half a graph."""
+    if segment.count < 3 * SAMPLE:
+        return True
+    rows = np.sort(np.random.default_rng(1).choice(segment.count, SAMPLE, replace=False))
+    sample = exact_segment(rows, segment.halves[rows])
+    with faiss_threads(options.threads):
+        asked, lists = _Asked.of(sample, held), lists_over(sample)
+        add_rows(lists, sample.halves)
+        built = replace(sample, approximate=lists)
+        some = max(1, int(lists.nlist * SMALL_PART))
+        return _point(built, asked, KS[0], some).recall >= options.recall
+
+
 def _at(segment: Segment) -> Point:
     """What its search for the best ten was measured to be."""
     assert segment.tuning is not None
@@ -111,7 +130,7 @@ def _may(kind: str, segment: Segment, options: BuildOptions) -> bool:
         return False
     if kind == "lists" and options.kind == "auto" and segment.count < 1000:
         return False
-    bytes_a_row = segment.dim + (GRAPH_BYTES if kind == "graph" else 8)
+    bytes_a_row = 2 * segment.dim + GRAPH_BYTES if kind == "graph" else segment.dim + 8
     fits = not options.memory_mb or segment.count * bytes_a_row <= options.memory_mb * 1e6
     if not fits:
         logger.info("%s over %d rows do not fit into %g MB", kind, segment.count, options.memory_mb)
@@ -146,7 +165,9 @@ class _Asked:
 
 def _measured(segment: Segment, asked: _Asked, options: BuildOptions) -> Segment:
     """With its curve: effort doubled until the target is reached, then the step halved once more."""
-    most = segment.approximate.nlist if segment.kind == "lists" else MOST_EFFORT
+    most = MOST_EFFORT if segment.kind == "graph" else segment.approximate.nlist
+    if segment.kind == "lists" and options.kind == "auto":
+        most = max(1, most // 8)  # further on a graph is quicker
     wanted = min(1.0, options.recall + MARGIN)
     points: list[Point] = []
     for k in KS:
@@ -175,7 +196,7 @@ def _curve(measure: Callable[[int], Point], wanted: float, *, start: int, most: 
 
 def _point(segment: Segment, asked: _Asked, k: int, effort: int) -> Point:
     times = []
-    for _ in range(3):  # the quickest: whatever else runs here only slows a search down
+    for _ in range(2):  # the quicker one: whatever else runs here only slows a search down
         started = time.perf_counter()
         _, found = segment.search_approximate(asked.queries, k, effort)
         times.append(time.perf_counter() - started)

@@ -12,7 +12,7 @@ import numpy as np
 
 from indexer.columns import Mask
 from indexer.ids import Ids, is_in, places
-from indexer.vectors.planner import BITMAP, EXACT, GATHERED, Chosen, Way, effort_for, ways
+from indexer.vectors.planner import BITMAP, EXACT, GATHERED, LISTS, WIDENED, WIDENED_LISTS, Chosen, Way, ways
 from indexer.vectors.segments import Halves, Positions, Segment, Vectors, faiss_threads
 
 TRIES = 3
@@ -312,17 +312,39 @@ def _go(
     if way.name == BITMAP:
         assert chosen is not None
         return segment.search_exact(vectors, k, chosen.selector)
-    if way.name.startswith("exact"):
-        return _widened(
-            lambda queries, fetch: segment.search_exact(queries, fetch), vectors, k, chosen, way, segment
-        )
+    if way.name == LISTS:
+        assert chosen is not None
+        return _in_lists(segment, vectors, k, chosen, way.fetch)
+    if way.name == WIDENED:
+        return _widened(segment.search_exact, vectors, k, chosen, way, segment)
 
     def near(queries: Vectors, fetch: int) -> tuple[Vectors, Positions]:
         assert segment.tuning is not None
-        usual = segment.tuning.effort(fetch if chosen is None else effort_for(segment, fetch))
+        usual = segment.tuning.effort(fetch)
+        if (
+            way.name == WIDENED_LISTS
+        ):  # what passes may all be among the last hits: they must be found as surely
+            usual = segment.tuning.effort(8 * fetch)
+        elif chosen is not None:  # a graph that keeps them all on its way has them
+            usual = max(segment.tuning.effort(k), round(1.1 * fetch))
         return segment.search_approximate(queries, fetch, _tried(usual * effort, segment))
 
     return _widened(near, vectors, k, chosen, way, segment)
+
+
+def _in_lists(
+    segment: Segment, vectors: Vectors, k: int, chosen: Chosen, lists: int
+) -> tuple[Vectors, Positions] | None:
+    """The k best of the chosen rows in the lists nearest to each query; None when for some query they hold too few."""
+    most = int(segment.approximate.nlist)
+    for _ in range(TRIES):
+        scores, at = segment.search_approximate(vectors, k, min(lists, most), chosen.selector)
+        if (at >= 0).all():
+            return scores, at
+        if lists >= most:
+            return None
+        lists *= 4
+    return None
 
 
 def _tried(effort: float, segment: Segment) -> int:
@@ -343,7 +365,7 @@ def _widened(
     What passes among the nearest `fetch` rows are the nearest that pass: no row is nearer than those that were left.
     """
     fetch = way.fetch
-    for _ in range(TRIES):
+    for _ in range(1 if way.name == WIDENED_LISTS else TRIES):  # of lists, a bitmap is the better second try
         scores, at = near(vectors, min(fetch, segment.count))
         passes = at >= 0 if chosen is None else chosen.mask[at] & (at >= 0)
         if passes.all() and at.shape[1] == k:
@@ -353,7 +375,7 @@ def _widened(
             return np.take_along_axis(scores, first, 1), np.take_along_axis(at, first, 1)
         if fetch >= segment.count:
             return None
-        fetch *= int(min(16, max(4, 2 * k / max(1, passes.sum(axis=1).min()))))
+        fetch = int(fetch * min(8.0, max(1.5, 1.5 * k / max(1, passes.sum(axis=1).min()))))
     return None
 
 

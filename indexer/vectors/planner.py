@@ -66,15 +66,19 @@ class Way:
     ms: float
     """Expected, for one query."""
     fetch: int = 0
-    """Of a widened search: hits to find among which k are expected to pass."""
+    """Of a widened search: hits to find among which k are expected to pass; of filtered lists: how many lists."""
 
 
-EXACT, GATHERED, BITMAP, WIDENED = (
+EXACT, GATHERED, BITMAP, WIDENED, LISTS, WIDENED_LISTS = (
     "exact",
     "exact over the allowed rows",
     "exact with a bitmap",
     "exact, widened",
+    "lists with a bitmap",
+    "lists, widened",
 )
+LEAST_LISTS = 8
+"""One in so many is looked through under a filter, at least."""
 
 
 def ways(segment: Segment, k: int, chosen: Chosen | None) -> list[Way]:
@@ -93,21 +97,30 @@ def _filtered(segment: Segment, k: int, chosen: Chosen) -> list[Way]:
     keeps = chosen.bytes_gathered(segment) <= KEPT_BYTES
     fetch = widened(k, rows, allowed)
     pace = _scan_ms(segment) / max(1e-9, rows * dim * SCAN)  # of this machine
+    gathered = Way(GATHERED, pace * allowed * dim * (SCAN if keeps else COPY))
+    if keeps:
+        return [gathered]  # exact, and soon as quick as anything: where its rows lie plays no part
     found = [
-        Way(GATHERED, pace * allowed * dim * (SCAN if keeps else COPY)),
+        gathered,
         Way(BITMAP, pace * (rows * TEST + allowed * dim * JUMP)),
         Way(WIDENED, pace * 1.1 * rows * dim * SCAN, fetch),
     ]
-    if segment.tuning is not None and fetch < rows // 2:
-        expected = segment.tuning.ms(effort_for(segment, fetch))
-        found.append(Way(f"{segment.kind}, widened", AGAIN * expected, fetch))
+    if segment.tuning is not None and segment.kind == "graph" and fetch < rows // 2:
+        found.append(Way("graph, widened", AGAIN * segment.tuning.ms(fetch), fetch))
+    if segment.tuning is not None and segment.kind == "lists":
+        probed = filtered_lists(segment, fetch)
+        scanned = pace * rows * probed / segment.approximate.nlist
+        each = TEST + dim * SCAN * allowed / rows
+        found.append(Way(LISTS, segment.tuning.ms(k) + AGAIN * scanned * each, probed))
+        found.append(Way(WIDENED_LISTS, segment.tuning.ms(8 * fetch), fetch))
     return found
 
 
-def effort_for(segment: Segment, fetch: int) -> int:
-    """Among how many hits' worth of effort the last of `fetch` are found as surely as the first: those that pass a
-    filter may all be among the last. A graph that keeps so many on its way has them; of lists more must be asked."""
-    return 8 * fetch if segment.kind == "lists" else fetch
+def filtered_lists(segment: Segment, fetch: int) -> int:
+    """How many lists to look through for rows that pass: where hits go against the filter, they lie in further ones."""
+    assert segment.tuning is not None
+    most = int(segment.approximate.nlist)
+    return min(most, max(most // LEAST_LISTS, segment.tuning.effort(8 * fetch)))
 
 
 def _scan_ms(segment: Segment) -> float:

@@ -28,12 +28,12 @@ class Ours:
         segment = build_segment(np.arange(1, len(vectors) + 1), vectors, BuildOptions(threads=threads))
         measured = {} if segment.tuning is None else segment.tuning.as_json()
         files = write_segment(segment, folder, "segment")
-        (folder / "build.json").write_text(json.dumps({"files": files, "measured": measured}))
+        (folder / "segment.json").write_text(json.dumps({"files": files, "measured": measured}))
 
     def start(self, folder: Path, threads: int) -> None: ...
 
     def open(self, folder: Path, threads: int) -> None:
-        build = json.loads((folder / "build.json").read_text())
+        build = json.loads((folder / "segment.json").read_text())
         segment = read_segment(folder, "segment", build["files"], Tuning.of(build["measured"]))
         self.index = VectorIndex.over(segment.dim, [segment], threads=threads)
 
