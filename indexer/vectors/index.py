@@ -325,8 +325,10 @@ def _go(
             way.name == WIDENED_LISTS
         ):  # what passes may all be among the last hits: they must be found as surely
             usual = segment.tuning.effort(8 * fetch)
-        elif chosen is not None:  # a graph that keeps them all on its way has them
-            usual = max(segment.tuning.effort(k), round(1.1 * fetch))
+        elif (
+            chosen is not None
+        ):  # beyond the measured ones a graph has them when it keeps some more on its way
+            usual = max(segment.tuning.effort(min(fetch, segment.tuning.ks[-1])), round(1.4 * fetch))
         return segment.search_approximate(queries, fetch, _tried(usual * effort, segment))
 
     return _widened(near, vectors, k, chosen, way, segment)
