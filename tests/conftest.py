@@ -13,6 +13,7 @@ from typing import Protocol
 import httpx
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 from cheroot.wsgi import Server
 from flask import Flask
 from numpy.typing import NDArray
@@ -88,6 +89,26 @@ def tiny(tmp_path_factory: pytest.TempPathFactory, pictures: Path) -> Path:
 def encoder(tiny: Path) -> Encoder:
     """Read-only"""
     return Encoder.load(str(tiny), NO_TRUNKS)
+
+
+@pytest.fixture(scope="session")
+def other_folder(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of the same shape with other weights."""
+    folder = tmp_path_factory.mktemp("other") / "other"
+    shutil.copytree(tiny, folder)
+    weights = load_file(folder / "model.safetensors")
+    rng = np.random.default_rng(0)
+    changed = {}
+    for name, values in weights.items():
+        noise = 0.05 * rng.normal(size=values.shape) if values.dtype.kind == "f" else np.zeros(values.shape)
+        changed[name] = np.asarray((values + noise).astype(values.dtype))
+    save_file(changed, folder / "model.safetensors")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def other(other_folder: Path) -> Encoder:
+    return Encoder.load(str(other_folder), NO_TRUNKS)
 
 
 @pytest.fixture(scope="session")

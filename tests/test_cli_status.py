@@ -1,7 +1,13 @@
 import json
 from pathlib import Path
 
+import pyarrow as pa
+import pytest
+from pyarrow import parquet
+
+from search.cli.status import plot
 from tests.conftest import Run
+from tests.test_choice import clustered
 from textmm.encoder import Encoder
 
 
@@ -68,3 +74,34 @@ def test_db_upgrade_makes_the_schema_and_is_harmless_when_it_is_there(run: Run, 
     assert first == second
     assert (first.code, first.out) == (0, "sqlite: the schema is that of this version\n")
     assert (tmp_path / "data" / "textmm.sqlite").is_file()
+
+
+@pytest.mark.slow
+def test_status_shows_the_measured_curve_of_an_approximate_index_as_a_table_and_a_picture(
+    run: Run, tmp_path: Path
+) -> None:
+    rows = clustered(3000, 1.0)
+    table = {"key": [f"{i}" for i in range(3000)], "vector": list(rows)}
+    parquet.write_table(pa.table(table), tmp_path / "vectors.parquet")
+    with (tmp_path / "config.toml").open("a") as settings:
+        settings.write('[index]\nkind = "graph"\n')
+    run("index", tmp_path / "vectors.parquet", "--collection", "own")
+
+    said = run("status", "own").out.splitlines()
+    (segment, _) = json.loads(run("status", "own", "--json").out)["segments"]
+
+    assert said[2].startswith("  images: 3000 rows, graph: recall@10 0.9")
+    assert said[3].split() == ["effort", "recall", "ms"]
+    assert sum("<- used" in line for line in said) == 1
+    assert any("│" in line and "●" in line for line in said) and any("·····" in line for line in said)
+    assert (segment["kind"], segment["rows"]) == ("graph", 3000)
+    assert segment["measured"]["points"][0]["k"] == 10
+
+
+@pytest.mark.parametrize("points", [[(0.1, 0.9)], [(0.1, 0.5), (0.2, 0.99), (5.0, 1.0)], [(0.1, 1.0), (0.1, 1.0)]])
+def test_a_plot_has_a_mark_for_each_point_within_its_frame(points: list[tuple[float, float]]) -> None:
+    lines = plot(points, target=0.983)
+
+    assert {len(line) for line in lines[:-1]} == {64}
+    assert 1 <= sum(line.count("●") for line in lines) <= len(points)
+    assert " 0.983 │" in "\n".join(lines)

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file, save_file
 
 from indexer.config import IndexConfig, IngestConfig
 from indexer.database import Database
@@ -31,26 +30,6 @@ from tests.deadline import wait_for
 from tests.rows import LIMITS, new_image
 from textmm.encoder import Encoder
 from textmm.sources import Item, read_source
-
-
-@pytest.fixture(scope="session")
-def other_folder(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model of the same shape with other weights."""
-    folder = tmp_path_factory.mktemp("other") / "other"
-    shutil.copytree(tiny, folder)
-    weights = load_file(folder / "model.safetensors")
-    rng = np.random.default_rng(0)
-    changed = {}
-    for name, values in weights.items():
-        noise = 0.05 * rng.normal(size=values.shape) if values.dtype.kind == "f" else np.zeros(values.shape)
-        changed[name] = np.asarray((values + noise).astype(values.dtype))
-    save_file(changed, folder / "model.safetensors")
-    return folder
-
-
-@pytest.fixture(scope="session")
-def other(other_folder: Path) -> Encoder:
-    return Encoder.load(str(other_folder), NO_TRUNKS)
 
 
 class Place:

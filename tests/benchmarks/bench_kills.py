@@ -1,8 +1,10 @@
-"""kill -9 at random moments of puts, deletes, batches, folds and snapshots; after each, fsck and a look at every row.
+"""kill -9 at random moments of puts, deletes, batches, folds, snapshots and moves to another model; after each, fsck and
+a look at every row.
 
 What it means: a writing process tells what it is about to do and what was acknowledged, and is killed within half a
 second. Then `fsck --contents` must be clean, every acknowledged row there as it was last put, nothing of what was
-deleted, a batch whole or not at all, and every acknowledged snapshot readable. Good: `wrong` is 0.
+deleted, a batch whole or not at all, every acknowledged snapshot readable, and of the generation that serves one vector
+for each image and text, by its own model. Good: `wrong` is 0.
 
     python -m tests.benchmarks.bench_kills [--kills 200] [--seed 1] [--url postgresql+psycopg://…]
 """
@@ -10,6 +12,7 @@ deleted, a batch whole or not at all, and every acknowledged snapshot readable. 
 from __future__ import annotations
 
 import argparse
+import functools
 import io
 import json
 import os
@@ -24,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 
 from indexer.config import IndexConfig, IngestConfig
@@ -33,8 +37,11 @@ from indexer.fsck import Fsck
 from indexer.ingest import Ingest
 from indexer.live import LiveIndex
 from indexer.snapshot import read_snapshot, write_snapshot
-from indexer.store.collections import Collections
+from indexer.store.collections import Collection, Collections
+from indexer.store.generations import Generations
 from indexer.store.images import Images
+from search.contents import Contents
+from search.generations import Moves
 from tests.benchmarks.measure import print_json
 from textmm.checkpoint import LoadedModel, build
 from textmm.config import named_model
@@ -93,10 +100,13 @@ def write(url: str, data: Path, number: int, tell: Callable[[str], None]) -> Non
     if collections.find("shop") is None:
         collections.create("shop", is_bank=True, limits={"near_copy": 31, "similar": 0.9})
     live = LiveIndex(database, data / "indexes", INDEX)
-    ingest = Ingest(database, untrained(), Blobs(data / "blobs"), IngestConfig(batch_size=BATCH))
+    encoders = {encoder.model_id: encoder for encoder in (untrained(1), untrained(2))}
+    blobs = Blobs(data / "blobs")
+    ingest = Ingest(database, untrained(1), blobs, IngestConfig(batch_size=BATCH), encoders=encoders.get)
+    moves = Moves(database, Contents(blobs), live, lambda one: encoders[one.model_id])
     for act in range(10**9):
         shop = collections.get("shop")
-        do = rng.choices(["put", "delete", "batch", "fold", "snapshot"], [10, 3, 4, 3, 1])[0]
+        do = rng.choices(["put", "delete", "batch", "fold", "snapshot", "move"], [10, 3, 4, 3, 1, 4])[0]
         keys = [f"k{rng.randrange(KEYS):03}" for _ in range(BATCH if do == "batch" else 1)]
         keys, title = sorted(set(keys)), f"{number}.{act}"
         told = {"do": do, "keys": keys, "title": title}
@@ -116,15 +126,46 @@ def write(url: str, data: Path, number: int, tell: Callable[[str], None]) -> Non
             case "fold":
                 live.take_up(shop)
                 live.fold(shop.collection_id)
+            case "move":
+                move(database, moves, shop, rng)
             case "snapshot":
                 write_snapshot(database, data, data / "snapshots" / f"{title}.tar")
         tell(json.dumps({"done": title}))
 
 
-def untrained() -> Encoder:
+def move(database: Database, moves: Moves, shop: Collection, rng: random.Random) -> None:
+    """One step of a change of model: begin it, fill some, switch, go back, or drop what does not serve."""
+    generations = Generations(database)
+    if shop.generation is None:
+        return
+    others = [one for one in generations.kept(shop.collection_id) if one.state != "active"]
+    if not others:
+        other = untrained(2 if shop.generation.model_id == untrained(1).model_id else 1)
+        generations.start(
+            shop.collection_id,
+            model_id=other.model_id,
+            model_name="untrained",
+            embed_dim=other.embed_dim,
+            preprocessing=other.preprocessing,
+        )
+        return
+    match rng.choice(["fill", "switch", "switch", "rollback", "drop"]):
+        case "fill":
+            next(moves.fill(shop, others[0].generation), None)
+        case "switch":
+            moves.switch(shop, others[0].generation)
+        case "rollback" if others[0].state == "retired":
+            moves.rollback(shop)
+        case "drop":
+            generations.drop(shop.collection_id)
+
+
+@functools.cache
+def untrained(seed: int) -> Encoder:
+    torch.manual_seed(seed)
     model = build(named_model("tiny"), Path("no-trunks"))
     words = BytePair.train(["a red shoe"], 300, context_length=16, styles=("photo",))
-    return Encoder(LoadedModel(model, words, None, "tiny-untrained"), threads=1)
+    return Encoder(LoadedModel(model, words, None, f"tiny-untrained{seed}"), threads=1)
 
 
 def drawn(rng: random.Random) -> bytes:
@@ -142,6 +183,7 @@ def look(url: str, data: Path, tell: Callable[[str], None]) -> None:
     database = Database(url)
     database.upgrade()
     problems = [f"{one.where}: {one.what}" for one in Fsck(database, data, INDEX).check(contents=True)]
+    problems += mixed(database, data)
     for archive in (data / "snapshots").glob("*.tar"):
         try:
             read_snapshot(archive)
@@ -152,6 +194,21 @@ def look(url: str, data: Path, tell: Callable[[str], None]) -> None:
     rows = [] if shop is None else Images(database).page(shop.collection_id, limit=10 * KEYS)
     tell(json.dumps({"problems": problems, "rows": {row.key: row.title for row in rows}}))
     database.close()
+
+
+def mixed(database: Database, data: Path) -> Iterator[str]:
+    """Vectors that the model of the serving generation did not make."""
+    shop = Collections(database).find("shop")
+    view = None if shop is None else LiveIndex(database, data / "indexes", INDEX).view(shop)
+    if shop is None or view is None or not view.texts.vectors.count:
+        return
+    encoder = next(e for e in (untrained(1), untrained(2)) if e.model_id == view.generation.model_id)
+    ids, rows = view.texts.vectors.rows()
+    texts = Images(database).text_records(ids.tolist())
+    said = encoder.encode_texts([texts[i].text for i in ids.tolist()])
+    far = np.flatnonzero(np.abs(said - rows.astype(np.float32)).max(axis=1) > 0.01)
+    if len(far):
+        yield f"{len(far)} of {len(ids)} text vectors are not by {encoder.model_id}, which serves"
 
 
 # -- killing, and what must be true then -----------------------------------------------------------------

@@ -71,10 +71,8 @@ def returned(found: Rows, passes: NDArray[np.bool_]) -> float:
     return round(float(((found >= 0) & passes[found]).sum(axis=1).mean()), 2)
 
 
-def generate(kind: str, rows: int, folder: Path) -> None:
-    """Write the vectors of one kind, unless they are there."""
-    if (folder / "data.json").exists():
-        return
+def drawing(kind: str) -> Callable[[int], tuple[NDArray[np.float16], NDArray[np.int64]]]:
+    """Draws so many more vectors of one kind, [n, 256], with the cluster of each."""
     rng = np.random.default_rng(1)
     centres = rng.normal(size=(CLUSTERS, LATENT)).astype(np.float32)
     projection = rng.normal(size=(LATENT, DIM)).astype(np.float32) / np.float32(np.sqrt(LATENT))
@@ -88,6 +86,14 @@ def generate(kind: str, rows: int, folder: Path) -> None:
             points[start : start + CHUNK] = stored((centres[part] + DEVIATIONS[kind] * noise) @ projection)
         return points, of
 
+    return draw
+
+
+def generate(kind: str, rows: int, folder: Path) -> None:
+    """Write the vectors of one kind, unless they are there."""
+    if (folder / "data.json").exists():
+        return
+    draw = drawing(kind)
     vectors, clusters = draw(rows)
     queries, _ = draw(BATCH + SINGLES)
     write(folder, vectors, queries, clusters, BATCH)
