@@ -65,7 +65,8 @@ class Fsck:
         one = self._collections.get(name)
         if self._checks.of_rows(one):
             return "its rows must be put right first"
-        self._builds.forget(one.collection_id)
+        if one.generation is not None:
+            self._builds.forget(one.collection_id, one.generation.generation_id)
         live = LiveIndex(self._database, self._folder, self._config)
         if live.view(one) is not None:
             live.fold(one.collection_id)

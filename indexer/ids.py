@@ -19,9 +19,11 @@ def is_in(ids: Ids, those: Ids) -> NDArray[np.bool_]:
 
 
 def places(ids: Ids, those: Ids) -> Ids:
-    """Where in `ids` (ascending) those are that are there, ascending, each once."""
+    """Where in `ids` (ascending) those (ascending) are that are there, ascending, each once."""
     if not len(ids) or not len(those):
         return np.empty(0, dtype=np.int64)
+    if len(those) > 8 * len(ids):
+        return np.flatnonzero(is_in(ids, those))
     low, span = int(ids[0]), int(ids[-1] - ids[0]) + 1
     many, dense = 8 * len(those) > len(ids), span <= 8 * len(ids)
     if many and dense:  # a table is quicker than searching

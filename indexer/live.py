@@ -5,8 +5,8 @@ from __future__ import annotations
 import fcntl
 import logging
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -155,30 +155,36 @@ class LiveIndex:
             for gone in set(self._views) - self._generations.all():
                 del self._views[gone]
         collections = {one.collection_id: one for one in self._collections.all()}
-        for view in self.views():
-            collection = collections.get(view.collection_id)
-            if collection is not None and view.through_seq != collection.change_seq:
-                self.take_up(collection, view.generation)
+        with _each_in_turn() as tried:
+            for view in self.views():
+                collection = collections.get(view.collection_id)
+                if collection is not None and view.through_seq != collection.change_seq:
+                    with tried():
+                        self.take_up(collection, view.generation)
 
     def fold_due(self) -> None:
         """Fold what is worth it, or take the segments of another process. One process over a folder folds at a time."""
-        for view in self.views():
-            if worth_folding(view, self._config) is None:
-                continue
-            with self._only_folder() as mine:
-                if not mine:
-                    return
-                self._adopt(view)
-                now = self._views.get(view.key)
-                first = None if now is None else worth_folding(now, self._config)
-                if now is not None and first is not None:
-                    self._fold(now, first)
+        with _each_in_turn() as tried:
+            for view in self.views():
+                if worth_folding(view, self._config) is not None:
+                    with tried(), self._only_folder(wait=False) as mine:
+                        if mine:
+                            self._fold_or_adopt(view)
+
+    def _fold_or_adopt(self, view: View) -> None:
+        recorded = self._adopt(view)
+        now = self._views.get(view.key)
+        first = None if now is None else worth_folding(now, self._config)
+        if now is not None and first is not None:
+            # What is recorded of our segments may have been forgotten: then all rows make a new beginning.
+            self._fold(now, first if now.cuts == recorded[: len(now.cuts)] else 0)
 
     def fold(self, collection_id: int) -> None:
         """Make one new segment of all there is in each loaded view of a collection, and publish it."""
         for view in self.views():
             if view.collection_id == collection_id:
-                self._fold(view, 0)
+                with self._only_folder(wait=True):
+                    self._fold(view, 0)
 
     def _fold(self, view: View, first: int) -> None:
         """New segments in place of those from `first` on and of the tail."""
@@ -200,18 +206,20 @@ class LiveIndex:
                     one.vectors, self._config.recall, f"collection {view.collection_id}, {target}"
                 )
 
-    def _adopt(self, view: View) -> None:
-        """Take the segments of another process that go further than ours."""
+    def _adopt(self, view: View) -> tuple[int, ...]:
+        """Take the segments of another process that are not ours and no later than our rows; the recorded cuts."""
         with self._folding:
             chain = self._builds.chain(*view.key)
-            if not chain or not view.folded_seq < chain[-1].through_seq <= view.through_seq:
-                return
+            cuts = _cuts(chain)
+            if cuts == view.cuts or not 0 < cuts[-1] <= view.through_seq:
+                return cuts
             try:
                 segments = self._segments(chain)
             except IndexFileBroken as error:
                 logger.warning("segments of another process are not taken: %s", error)
-                return
-            self._put_under(view, segments, _cuts(chain))
+                return ()
+            self._put_under(view, segments, cuts)
+            return cuts
 
     def _put_under(
         self, view: View, segments: Mapping[Target, Sequence[Segment]], cuts: tuple[int, ...]
@@ -222,15 +230,17 @@ class LiveIndex:
             if now is None:
                 return
             targets = {t: _on(now.target(t), segments[t]) for t in TARGETS}
+            for one in targets.values():
+                one.watch.begin_anew()
             self._views[view.key] = replace(now, cuts=cuts, images=targets["images"], texts=targets["texts"])
 
     @contextmanager
-    def _only_folder(self) -> Iterator[bool]:
+    def _only_folder(self, *, wait: bool) -> Iterator[bool]:
         """Whether no other process over this folder folds now; none does until the block ends."""
         self._folder.mkdir(parents=True, exist_ok=True)
         with (self._folder / "folding.lock").open("w") as file:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             except BlockingIOError:
                 yield False
             else:
@@ -240,12 +250,17 @@ class LiveIndex:
         """The published segments with the attributes of their rows; without good files, an empty view at 0."""
         dim, threads, none = generation.embed_dim, self._config.threads, np.empty(0, np.int64)
         chain = self._builds.chain(collection_id, generation.generation_id)
-        try:
-            segments = self._segments(chain)
-        except IndexFileBroken as error:
-            logger.warning("index file put aside, its rows are searched from SQL: %s", error)
-            self._put_aside(chain)
-            chain, segments = [], {t: [] for t in TARGETS}
+        segments: dict[Target, list[Segment]] = {t: [] for t in TARGETS}
+        for number, link in enumerate(chain):
+            try:
+                read = self._segments([link])
+            except IndexFileBroken as error:
+                logger.warning("index file put aside, its rows are searched from SQL: %s", error)
+                _put_aside(error.wrong)
+                chain = chain[:number]
+                break
+            for target in TARGETS:
+                segments[target] += read[target]
         cuts = _cuts(chain)
         views = {}
         if chain:
@@ -304,12 +319,29 @@ class LiveIndex:
         images, texts = (replace(view.target(t), attributes=targets[t], _kept={}) for t in TARGETS)
         return replace(view, images=images, texts=texts)
 
-    def _put_aside(self, chain: Sequence[Link]) -> None:
-        for build in (build for link in chain for build in link.builds.values()):
-            for ending in build.files:
-                path = self._folder / f"{build.file}.{ending}"
-                if path.exists():
-                    path.replace(path.with_suffix(".broken"))
+
+def _put_aside(wrong: Path | None) -> None:
+    """A file that holds something else than what was published. One that cannot be read now may be whole."""
+    if wrong is not None:
+        with suppress(FileNotFoundError):  # another process was quicker
+            wrong.replace(wrong.with_suffix(".broken"))
+
+
+@contextmanager
+def _each_in_turn() -> Iterator[Callable[[], AbstractContextManager[None]]]:
+    """Gives blocks whose errors do not keep the others from their turn; the first one is raised in the end."""
+    errors: list[Exception] = []
+
+    @contextmanager
+    def tried() -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            errors.append(error)
+
+    yield tried
+    if errors:
+        raise errors[0]
 
 
 def _cuts(chain: Sequence[Link]) -> tuple[int, ...]:

@@ -48,6 +48,10 @@ class RecallWatch:
             return index.exactly().search(vectors, k, allowed=allowed)
         return index.search(vectors, k, allowed=allowed, effort=self.effort)
 
+    def begin_anew(self) -> None:
+        """Other segments answer now: what was needed before says nothing of them."""
+        self.effort, self.recall = 1.0, None
+
     def check(self, index: VectorIndex, target: float, where: str) -> None:
         """Measure recall on the queries remembered; where it is under the target, search wider from now on."""
         with self._lock:
@@ -55,9 +59,9 @@ class RecallWatch:
         if not index.is_approximate or len(asked) < FEWEST or not self.effort:
             return
         queries = np.stack(asked)
-        _, truth = index.exactly().search(queries, K)
+        truth, _ = index.exactly().search(queries, K)
         while True:
-            _, found = index.search(queries, K, effort=self.effort)
+            found, _ = index.search(queries, K, effort=self.effort)
             self.recall = recall(found, truth)
             if self.recall >= target:
                 return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 import socket
@@ -9,10 +10,12 @@ import time
 
 from indexer.database import Database
 from indexer.live import LiveIndex
-from indexer.store.collections import Collections
+from indexer.store.collections import Collection, Collections, Generation
 from indexer.store.generations import Generations
 from indexer.store.processes import STALE_S, Processes
 from search.models import Models
+
+logger = logging.getLogger(__name__)
 
 AGAIN_S = STALE_S / 3
 
@@ -23,23 +26,38 @@ class Attendance:
         self._processes = Processes(database)
         self._models, self._live = models, live
         self._name = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}"
+        self._ready = list(models.ids)
         self._told: list[str] = []
         self._told_at: float | None = None
 
     def attend(self) -> None:
-        """Load the models of all generations with their views; say what there is when that is new, and now and then."""
+        """Load the models of all generations with their views, which may take long."""
         beside = self._generations.beside()
+        lacking: set[str] = set()
         for collection in self._collections.all():
-            if collection.generation is not None and not collection.is_external:
-                self._models.ensure(collection.generation)
-            for generation in beside.get(collection.collection_id, []):
-                if self._models.ensure(generation):
-                    self._live.view(collection, generation)
+            active = [collection.generation] if collection.generation and not collection.is_external else []
+            for generation in [*active, *beside.get(collection.collection_id, [])]:
+                if not self._prepared(collection, generation):
+                    lacking.add(generation.model_id)
+        self._ready = [model_id for model_id in self._models.ids if model_id not in lacking]
+
+    def _prepared(self, collection: Collection, generation: Generation) -> bool:
+        if not self._models.ensure(generation):
+            return False
+        try:
+            self._live.view(collection, generation)
+        except Exception:
+            logger.exception("%s of collection %s cannot be loaded", generation.model_id, collection.name)
+            return False
+        return True
+
+    def tell(self) -> None:
+        """Say that this process runs and what it can serve: when that is new, and now and then."""
+        ready = self._ready
         due = self._told_at is None or time.monotonic() - self._told_at > AGAIN_S
-        if due or self._told != self._models.ids:
-            self._told = self._models.ids
-            self._processes.seen(self._name, self._told)
-            self._told_at = time.monotonic()
+        if due or self._told != ready:
+            self._processes.seen(self._name, ready)
+            self._told, self._told_at = ready, time.monotonic()
 
     def close(self) -> None:
         if self._told_at is not None:

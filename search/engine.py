@@ -89,11 +89,12 @@ class SearchEngine:
         self.maintenance = Maintenance(
             {
                 "maintenance": [
+                    Job("tell", self._attendance.tell, config.index.poll_s),
                     Job("poll", self.live.poll, config.index.poll_s),
                     Job("give back", give_back, GIVE_BACK_EVERY_S),
                 ],
+                "models": [Job("attend", self._attendance.attend, config.index.poll_s)],
                 "folding": [
-                    Job("attend", self._attendance.attend, config.index.poll_s),
                     Job("fold", self.live.fold_due, config.index.poll_s),
                     Job("recall", self.live.check_recall, config.index.recall_check_s),
                     Job("sweep", lambda: blobs.sweep(self.images.blobs_in_use()), SWEEP_EVERY_S, True),
@@ -104,6 +105,7 @@ class SearchEngine:
     def start(self) -> None:
         """Load every collection's view, and the models of generations; keep them up to date in threads."""
         self._attendance.attend()
+        self._attendance.tell()
         for collection in self.collections.all():
             self.live.view(collection)
         self.batching.encode_texts(["warm"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from indexer.database import Database
 from indexer.errors import Conflict, IndexerError, NotFound
 from indexer.live import LiveIndex, View
+from indexer.store.builds import TARGETS
 from indexer.store.collections import Collection, Generation
+from indexer.store.embeddings import Target
 from indexer.store.generations import Generations, Lacking
 from indexer.store.images import Images
 from indexer.store.processes import Processes
@@ -23,6 +25,8 @@ from textmm.encoder import Encoder
 from textmm.transforms import ImageTooLarge, ImageUnreadable, decode_image
 
 BATCH = 64
+TRIES = 5
+"""How often a switch begins anew because something without a vector arrived."""
 SAMPLE = 200
 """Stored pictures that ask when two generations are compared."""
 
@@ -70,28 +74,46 @@ class Moves:
         """
         encoder = self._load(generation)
         ids = (collection.collection_id, generation.generation_id)
-        progress, left_out = Progress(), dict[int, str]()
-        while lacking := self._generations.lacking(*ids, limit=BATCH, left_out=list(left_out)):
-            vectors = [
-                *self._pictures(collection, encoder, lacking, progress, left_out),
-                *_texts(encoder, lacking),
-            ]
-            if vectors:
-                progress.filled += self._generations.fill(*ids, vectors)
+        progress = Progress(0, *self._generations.lacks(*ids))
+        while True:
+            before, progress.unreadable = progress.filled, {}
+            for target in TARGETS:
+                yield from self._pass(collection, generation, target, encoder, progress)
             progress.images_left, progress.texts_left = self._generations.lacks(*ids)
-            yield progress
+            if progress.filled == before:
+                break
         self._live.take_up(collection, generation)
         self._live.fold_due()
 
-    def _pictures(
+    def _pass(
         self,
         collection: Collection,
+        generation: Generation,
+        target: Target,
         encoder: Encoder,
-        lacking: Sequence[Lacking],
         progress: Progress,
-        left_out: dict[int, str],
+    ) -> Iterator[Progress]:
+        """Once over all images, or texts, that lack their vector."""
+        ids = (collection.collection_id, generation.generation_id)
+        after = 0
+        while lacking := self._generations.lacking(*ids, target, after=after, limit=BATCH):
+            if target == "images":
+                vectors = self._pictures(collection, encoder, lacking, progress)
+                after = lacking[-1].image_id
+            else:
+                vectors = list(zip(lacking, encoder.encode_texts([one.text for one in lacking]), strict=True))
+                after = lacking[-1].text_id or 0
+            filled = self._generations.fill(*ids, vectors) if vectors else 0
+            progress.filled += filled
+            if target == "images":
+                progress.images_left = max(0, progress.images_left - filled)
+            else:
+                progress.texts_left = max(0, progress.texts_left - filled)
+            yield progress
+
+    def _pictures(
+        self, collection: Collection, encoder: Encoder, asked: Sequence[Lacking], progress: Progress
     ) -> list[tuple[Lacking, Rows]]:
-        asked = [one for one in lacking if one.text_id is None]
         records = self._images.find(collection.collection_id, [one.key for one in asked])
         found, fitted = [], []
         for one in asked:
@@ -102,7 +124,7 @@ class Moves:
                 fitted.append(encoder.fit(decode_image(self._contents.read(record))))
                 found.append(one)
             except (OSError, ImageUnreadable, ImageTooLarge) as error:
-                progress.unreadable[one.key] = left_out[one.image_id] = str(error)
+                progress.unreadable[one.key] = str(error)
         return list(zip(found, encoder.encode_images(fitted), strict=True)) if found else []
 
     def switch(self, collection: Collection, generation: Generation) -> None:
@@ -111,6 +133,23 @@ class Moves:
         Raises Conflict, and changes nothing, while some vector is lacking that cannot be made, or while a running
         server does not have its model yet.
         """
+        self._complete(collection, generation)
+        late = [name for name, models in self._processes.live().items() if generation.model_id not in models]
+        if late:
+            raise Conflict(
+                f"server {late[0]} has not loaded {generation.model_id} ({len(late)} in all have not): "
+                "wait until it has, or stop it"
+            )
+        for again in reversed(range(TRIES)):
+            try:
+                return self._generations.switch(collection.collection_id, generation.generation_id)
+            except Conflict:  # something was put meanwhile by a process without the model
+                if not again:
+                    raise
+                self._complete(collection, generation)
+
+    def _complete(self, collection: Collection, generation: Generation) -> None:
+        """Fill in what a generation lacks. Raises Conflict when a picture cannot be read."""
         unreadable: dict[str, str] = {}
         if any(self._generations.lacks(collection.collection_id, generation.generation_id)):
             for progress in self.fill(collection, generation):
@@ -121,13 +160,6 @@ class Moves:
                 f"{len(unreadable)} pictures have no vector of {generation.model_id} and cannot be read, "
                 f"first {key!r}: {why}; put them again, or delete them"
             )
-        late = [name for name, models in self._processes.live().items() if generation.model_id not in models]
-        if late:
-            raise Conflict(
-                f"server {late[0]} has not loaded {generation.model_id} ({len(late)} in all have not): "
-                "wait until it has, or stop it"
-            )
-        self._generations.switch(collection.collection_id, generation.generation_id)
 
     def rollback(self, collection: Collection) -> Generation:
         """Switch back to the generation that served before. Raises NotFound (there is none), Conflict as `switch`."""
@@ -192,11 +224,6 @@ class Moves:
             key in self._best(view, vector, k) for vector, (_, key) in zip(vectors, labelled, strict=True)
         ]
         return float(np.mean(right))
-
-
-def _texts(encoder: Encoder, lacking: Sequence[Lacking]) -> list[tuple[Lacking, Rows]]:
-    asked = [one for one in lacking if one.text_id is not None]
-    return list(zip(asked, encoder.encode_texts([one.text for one in asked]), strict=True)) if asked else []
 
 
 def labelled_queries(path: Path) -> list[tuple[str, str]]:

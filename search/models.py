@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -12,6 +14,9 @@ from search.batching import Batching
 from textmm.encoder import Encoder
 
 logger = logging.getLogger(__name__)
+
+AGAIN_S = 60.0
+"""After so long a model that could not be loaded is tried again."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +31,9 @@ class Models:
         self._load, self._queue = load, queue
         self.own = Served(encoder, Batching(encoder, queue=queue))
         self._served = {encoder.model_id: self.own}
-        self._failed: set[str] = set()
+        self._failed: dict[str, float] = {}
+        """When it was tried last."""
+        self._loading = threading.Lock()
 
     @property
     def ids(self) -> list[str]:
@@ -46,6 +53,8 @@ class Models:
         if generation is None or collection.is_external:
             return self.own
         served = self._served.get(generation.model_id)
+        if served is None and self.ensure(generation):
+            served = self._served[generation.model_id]
         if served is None:
             raise Conflict(
                 f"collection {collection.name!r} holds vectors of {generation.model_id}, "
@@ -54,22 +63,27 @@ class Models:
         return served
 
     def ensure(self, generation: Generation) -> bool:
-        """Load the model of a generation; whether it is there. A model that cannot be loaded is logged once."""
+        """Load the model of a generation; whether it is there. One that cannot be loaded is tried again in a while."""
         if generation.model_id in self._served:
             return True
-        if generation.model_name is None or generation.model_id in self._failed:
-            return False
+        with self._loading:
+            tried = self._failed.get(generation.model_id)
+            early = tried is not None and time.monotonic() - tried < AGAIN_S
+            if generation.model_id not in self._served and generation.model_name and not early:
+                self._try(generation.model_id, generation.model_name)
+            return generation.model_id in self._served
+
+    def _try(self, model_id: str, name: str) -> None:
         try:
-            encoder = self._load(generation.model_name)
-            if encoder.model_id != generation.model_id:
-                raise ValueError(f"{generation.model_name} has other weights now: it is {encoder.model_id}")
+            encoder = self._load(name)
+            if encoder.model_id != model_id:
+                raise ValueError(f"{name} has other weights now: it is {encoder.model_id}")
         except Exception:
-            logger.exception("model %s of a generation cannot be loaded", generation.model_id)
-            self._failed.add(generation.model_id)
-            return False
-        self._served[encoder.model_id] = Served(encoder, Batching(encoder, queue=self._queue))
-        logger.info("model %s is loaded beside %s", encoder.model_id, self.own.encoder.model_id)
-        return True
+            logger.exception("model %s of a generation cannot be loaded", model_id)
+            self._failed[model_id] = time.monotonic()
+            return
+        self._served[model_id] = Served(encoder, Batching(encoder, queue=self._queue))
+        logger.info("model %s is loaded beside %s", model_id, self.own.encoder.model_id)
 
     def close(self) -> None:
         for served in self._served.values():

@@ -13,10 +13,10 @@ from typing import Protocol
 import httpx
 import numpy as np
 import pytest
-from safetensors.numpy import load_file, save_file
 from cheroot.wsgi import Server
 from flask import Flask
 from numpy.typing import NDArray
+from safetensors.numpy import load_file, save_file
 
 from indexer.config import IngestConfig
 from indexer.database import Database

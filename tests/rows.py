@@ -74,6 +74,12 @@ def from_source(images: Images, collection: Collection, source: str) -> set[str]
     return set(itertools.chain.from_iterable(images.keys_of_source(collection.collection_id, source)))
 
 
+def overlap(found: NDArray[np.int64], truth: NDArray[np.int64]) -> float:
+    """Share of the true ids [n, k] that are among those found."""
+    right = sum(len(set(a) & set(b)) for a, b in zip(found.tolist(), truth.tolist(), strict=True))
+    return right / truth.size
+
+
 def assert_exact(
     scores: NDArray[np.float32],
     ids: NDArray[np.int64],

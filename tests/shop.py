@@ -24,14 +24,15 @@ class Shop:
     """A collection, written through one Database, beside a dict of what must be in it."""
 
     database: Database
+    name: str = "shop"
     truth: dict[str, NewImage] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        _, self.generation_id = made(self.database, "shop")
+        _, self.generation_id = made(self.database, self.name)
 
     @property
     def collection(self) -> Collection:
-        return Collections(self.database).get("shop")
+        return Collections(self.database).get(self.name)
 
     def put(self, *images: NewImage) -> None:
         Images(self.database).put(self.collection.collection_id, self.generation_id, images)

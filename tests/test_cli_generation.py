@@ -47,7 +47,10 @@ def test_what_does_not_serve_is_dropped(shop: Run, other: Encoder, other_folder:
     switched = shop("generation", "switch", "shop")
 
     assert (dropped.out, again.out) == (f"shop: {other.model_id} dropped\n", "shop: nothing dropped\n")
-    assert (switched.code, switched.err) == (2, "textmm: there is no generation beside in collection 'shop'\n")
+    assert (switched.code, switched.err) == (
+        2,
+        "textmm: there is no generation beside in collection 'shop'\n",
+    )
 
 
 def test_a_picture_that_cannot_be_read_is_named_and_there_is_no_switch(

@@ -98,7 +98,9 @@ def test_status_shows_the_measured_curve_of_an_approximate_index_as_a_table_and_
     assert segment["measured"]["points"][0]["k"] == 10
 
 
-@pytest.mark.parametrize("points", [[(0.1, 0.9)], [(0.1, 0.5), (0.2, 0.99), (5.0, 1.0)], [(0.1, 1.0), (0.1, 1.0)]])
+@pytest.mark.parametrize(
+    "points", [[(0.1, 0.9)], [(0.1, 0.5), (0.2, 0.99), (5.0, 1.0)], [(0.1, 1.0), (0.1, 1.0)]]
+)
 def test_a_plot_has_a_mark_for_each_point_within_its_frame(points: list[tuple[float, float]]) -> None:
     lines = plot(points, target=0.983)
 

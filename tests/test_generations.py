@@ -16,6 +16,7 @@ from indexer.files import Blobs
 from indexer.fsck import Fsck
 from indexer.ingest import Ingest
 from indexer.live import LiveIndex
+from indexer.store.builds import TARGETS
 from indexer.store.collections import Collection, Collections, Generation
 from indexer.store.generations import Generations
 from indexer.store.images import Images
@@ -25,7 +26,6 @@ from search.config import Config
 from search.contents import Contents
 from search.engine import SearchEngine
 from search.generations import BATCH, Moves
-from tests.conftest import NO_TRUNKS
 from tests.deadline import wait_for
 from tests.rows import LIMITS, new_image
 from textmm.encoder import Encoder
@@ -165,7 +165,9 @@ def test_a_picture_that_is_replaced_or_deleted_during_a_back_fill_gets_no_old_ve
 ) -> None:
     second = place.start()
     ids = (place.shop.collection_id, second.generation_id)
-    lacking = place.generations.lacking(*ids, limit=100)
+    lacking = [
+        one for target in TARGETS for one in place.generations.lacking(*ids, target, after=0, limit=100)
+    ]
     zero = np.zeros(place.other.embed_dim, np.float32)
     data = (pictures / "blue-square.png").read_bytes()
     place.ingest(place.own).put(Item("red-circle.png", "", "another picture"), data, place.shop)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from indexer.vectors.choice import build_segment, recall
+from indexer.vectors.choice import build_segment
 from indexer.vectors.index import VectorIndex
 from indexer.vectors.options import BuildOptions
 from indexer.vectors.segments import (
@@ -23,6 +23,7 @@ from indexer.vectors.segments import (
     read_segment,
     write_segment,
 )
+from tests.rows import overlap
 
 Rows = NDArray[np.float32]
 KINDS = ("exact", "graph", "lists")
@@ -83,7 +84,7 @@ def assert_sound(index: VectorIndex, rows: Rows, queries: Rows, k: int, may: NDA
     assert may[at].all()
     np.testing.assert_allclose(scores, np.take_along_axis(queries @ rows.T, at, 1), atol=1e-5)
     assert (np.diff(scores, axis=1) <= 1e-7).all()
-    return recall(at, truth)
+    return overlap(at, truth)
 
 
 @pytest.mark.parametrize("k", [1, 10, 100, 1000])
@@ -124,7 +125,7 @@ def test_dead_rows_are_never_found_and_k_are_found_all_the_same(
     at = (ids - 11) // 2
     truth = np.argsort(-np.where(lives, queries @ rows.T, -2.0), axis=1)[:, : min(K, int(lives.sum()))]
     assert lives[at].all() and ids.shape == truth.shape
-    assert recall(at, truth) >= 0.97
+    assert overlap(at, truth) >= 0.97
     assert assert_sound_filter(index, rows, queries, lives & (np.arange(N) % 3 == 0)) >= 0.97
 
 
@@ -134,7 +135,7 @@ def assert_sound_filter(index: VectorIndex, rows: Rows, queries: Rows, may: NDAr
     at = (ids - 11) // 2
     truth = np.argsort(-np.where(may, queries @ rows.T, -2.0), axis=1)[:, : min(K, int(may.sum()))]
     assert may[at].all() and ids.shape == truth.shape
-    return recall(at, truth)
+    return overlap(at, truth)
 
 
 def test_rows_of_the_tail_are_found_at_once(index: VectorIndex, queries: Rows) -> None:
@@ -159,7 +160,7 @@ def test_a_batch_and_single_queries_give_the_same_answer(index: VectorIndex, que
     for given in (None, allowed):
         whole = index.search(queries, K, allowed=given)[1]
         single = np.concatenate([index.search(query[None], K, allowed=given)[1] for query in queries])
-        assert recall(whole, single) >= 0.99
+        assert overlap(whole, single) >= 0.99
 
 
 def test_searches_of_many_threads_equal_the_serial_answers(index: VectorIndex, queries: Rows) -> None:
@@ -192,7 +193,7 @@ def test_what_is_folded_into_a_new_segment_is_found_as_before(
 
     assert (folded.count, folded.tail_rows) == (grown.count, 0)
     assert np.array_equal(folded.living(), grown.living())
-    assert recall(folded.search(queries, K)[1], grown.exactly().search(queries, K)[1]) >= 0.97
+    assert overlap(folded.search(queries, K)[1], grown.exactly().search(queries, K)[1]) >= 0.97
 
 
 def test_what_came_and_went_while_a_segment_was_built_is_kept(index: VectorIndex, queries: Rows) -> None:

@@ -3,9 +3,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sqlalchemy.exc import IntegrityError
 
+from indexer.config import IndexConfig
 from indexer.database import Database
 from indexer.live import LiveIndex
+from indexer.store.builds import Builds
 from indexer.store.collections import Collections
 from tests.rows import exact_vectors, new_image
 from tests.shop import NEVER, ONE, SOON, Shop
@@ -218,6 +221,59 @@ def test_a_broken_index_file_is_put_aside_and_the_answers_stay_exact(
     assert path.with_suffix(".broken").exists() and not path.exists()
     assert view is not None and view.folded_seq == 0
     assert f"index file put aside, its rows are searched from SQL: {path.name} has sha256" in caplog.text
+
+
+def test_a_broken_file_of_a_later_segment_leaves_the_earlier_ones_in_use(shop: Shop, indexes: Path) -> None:
+    rng = np.random.default_rng(8)
+    live = LiveIndex(shop.database, indexes, IndexConfig(fold_rows=5))
+    shop.put_some(rng, range(60))
+    live.view(shop.collection)
+    live.fold_due()
+    shop.put_some(rng, range(60, 66))
+    live.poll()
+    live.fold_due()
+    (view,) = live.views()
+    assert len(view.cuts) == 3
+    (path,) = indexes.glob(f"*-images-{view.cuts[2]}-*.rows.faiss")
+    path.write_bytes(b"noise")
+
+    again = LiveIndex(shop.database, indexes, NEVER).view(shop.collection)
+
+    shop.assert_answers(again)
+    assert again is not None and again.cuts == view.cuts[:2]
+
+
+def test_when_what_is_recorded_was_forgotten_all_rows_are_folded_anew(shop: Shop, indexes: Path) -> None:
+    rng = np.random.default_rng(8)
+    live = LiveIndex(shop.database, indexes, IndexConfig(fold_rows=5))
+    shop.put_some(rng, range(60))
+    live.view(shop.collection)
+    live.fold_due()
+    Builds(shop.database).forget(shop.collection.collection_id)
+    shop.put_some(rng, range(60, 66))
+    live.poll()
+
+    live.fold_due()
+
+    again = LiveIndex(shop.database, indexes, NEVER).view(shop.collection)
+    shop.assert_answers(again)
+    assert again is not None and again.folded_seq == again.through_seq
+
+
+def test_a_fold_that_fails_does_not_keep_others_from_theirs(shop: Shop, indexes: Path) -> None:
+    other = Shop(shop.database, "other")
+    live = LiveIndex(shop.database, indexes, IndexConfig(fold_rows=5))
+    for one in (shop, other):
+        one.put_some(np.random.default_rng(8), range(20))
+        live.view(one.collection)
+    with shop.database.write() as connection:  # its records of index files cannot be written
+        connection.exec_driver_sql("DELETE FROM generation WHERE collection_id = 1")
+
+    with pytest.raises(IntegrityError):
+        live.fold_due()
+
+    view = live.view(other.collection)
+    assert view is not None and view.images.vectors.tail_rows == 0
 
 
 def test_the_next_fold_mends_a_broken_index_file(shop: Shop, indexes: Path) -> None:

@@ -13,9 +13,17 @@ def test_metrics_tell_of_every_index_in_prometheus_text(
 
     answer = http.get("/metrics")
 
-    assert (answer.status_code, answer.headers["Content-Type"]) == (200, "text/plain; version=0.0.4; charset=utf-8")
+    assert (answer.status_code, answer.headers["Content-Type"]) == (
+        200,
+        "text/plain; version=0.0.4; charset=utf-8",
+    )
     found = {
-        (sample.name, sample.labels["collection"], sample.labels["generation"], sample.labels["target"]): sample.value
+        (
+            sample.name,
+            sample.labels["collection"],
+            sample.labels["generation"],
+            sample.labels["target"],
+        ): sample.value
         for family in text_string_to_metric_families(answer.text)
         for sample in family.samples
     }

@@ -34,6 +34,39 @@ def test_a_table_that_lacks_an_index_is_found_different(any_database: Database) 
     assert [change[0] for change in differences(any_database) if isinstance(change, tuple)] == ["add_index"]
 
 
+def test_rows_of_an_older_schema_are_there_after_the_upgrade_and_a_picture_need_not_be(bare_url: str) -> None:
+    database = Database(bare_url)
+    database.upgrade_to("0002")
+    with database.write() as connection:
+        connection.execute(
+            text(
+                "INSERT INTO collection (id, name, is_bank, limits, change_seq, created_at) "
+                "VALUES (1, 'shop', false, '{}', 3, '2026-01-01')"
+            )
+        )
+        connection.execute(text(IMAGE.format(1, "'abc', 2, 3")))
+        connection.execute(text("INSERT INTO text (id, image_id, ordinal, text) VALUES (1, 1, 0, 'words')"))
+
+    database.upgrade()
+    with database.write() as connection:
+        connection.execute(text(IMAGE.format(2, "NULL, NULL, NULL")))
+
+    again = Database(bare_url)
+    with again.read() as connection:
+        images = connection.execute(text("SELECT id, sha256, width, height FROM image ORDER BY id")).all()
+        assert [tuple(row) for row in images] == [(1, "abc", 2, 3), (2, None, None, None)]
+        assert connection.scalar(text("SELECT text FROM text")) == "words"
+    assert differences(again) == []
+    database.close()
+    again.close()
+
+
+IMAGE = (
+    "INSERT INTO image (id, collection_id, key, sha256, width, height, attributes, created_at, updated_at) "
+    "VALUES ({0}, 1, 'k{0}', {1}, '{{}}', '2026-01-01', '2026-01-01')"
+)
+
+
 def test_keys_grow_by_themselves_and_sqlite_uses_none_again(database: Database) -> None:
     with database.read() as connection:
         made = connection.execute(text("SELECT name, sql FROM sqlite_master WHERE type = 'table'")).all()

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 from indexer.recall import FEWEST, KEPT, RecallWatch
-from indexer.vectors.choice import build_segment, recall
+from indexer.vectors.choice import build_segment
 from indexer.vectors.index import VectorIndex
 from indexer.vectors.options import BuildOptions
 from indexer.vectors.tuning import Tuning
+from tests.rows import overlap
 from tests.test_choice import DIM, clustered, ids_of
 
 ROWS = clustered(4000, 1.0)
@@ -61,7 +62,31 @@ def test_where_recall_is_under_the_target_search_widens_and_says_so(
     assert watch.effort == 0.0 or watch.effort > 1
     assert "collection 7, images: recall of real queries is 0." in caplog.text
     after = np.concatenate([watch.search(index, query[None], 10, None)[1] for query in QUERIES])
-    assert recall(before, exact) < recall(after, exact) >= 0.999
+    assert overlap(before, exact) < overlap(after, exact) >= 0.999
+
+
+def test_rows_that_are_all_alike_do_not_make_recall_look_low(graph: VectorIndex) -> None:
+    rows = np.concatenate([ROWS[:3000], np.repeat(ROWS[:1], 1000, axis=0)])
+    index = VectorIndex.over(DIM, [build_segment(ids_of(4000), rows, BuildOptions(kind="lists"))])
+    assert index.is_approximate
+    watch = RecallWatch()
+    for _ in range(FEWEST):
+        watch.search(index, ROWS[:1], 10, None)
+
+    watch.check(index, 0.98, "here")
+
+    assert (watch.recall, watch.effort) == (1.0, 1.0)
+
+
+def test_other_segments_begin_with_the_usual_effort(graph: VectorIndex) -> None:
+    watch = RecallWatch()
+    asked(watch, careless(graph))
+    watch.check(careless(graph), 0.999, "here")
+    assert watch.effort != 1.0
+
+    watch.begin_anew()
+
+    assert (watch.effort, watch.recall) == (1.0, None)
 
 
 def test_few_queries_say_nothing_and_an_exact_index_is_not_measured(graph: VectorIndex) -> None:

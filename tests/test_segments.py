@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from indexer.vectors.choice import build_segment
 from indexer.vectors.index import VectorIndex
+from indexer.vectors.options import BuildOptions
 from indexer.vectors.segments import (
     IDS,
     ROWS,
@@ -26,6 +28,7 @@ from indexer.vectors.segments import (
 )
 from tests.full_disk import small_disk
 from tests.rows import DIM, exact_vectors
+from tests.test_choice import clustered
 
 NOTHING = np.empty(0, np.int64)
 N = 300
@@ -76,6 +79,19 @@ def test_deleting_a_segment_takes_all_its_files_and_a_reader_reads_on(tmp_path: 
 
     assert list(tmp_path.iterdir()) == []
     assert again.search_exact(query, 5)[1].tolist() == segment.search_exact(query, 5)[1].tolist()
+
+
+def test_a_graph_that_is_done_with_gives_its_files_back(tmp_path: Path) -> None:
+    rows = clustered(3000, 1.0)
+    built = build_segment(np.arange(1, 3001), rows, BuildOptions(kind="graph"))
+    again = read_segment(tmp_path, "a", write_segment(built, tmp_path, "a"), built.tuning)
+    found = again.search_approximate(rows[:5], 3, 64)[1]
+    assert np.array_equal(found, built.search_approximate(rows[:5], 3, 64)[1])
+    assert str(tmp_path) in Path("/proc/self/maps").read_text()
+
+    del again
+
+    assert str(tmp_path) not in Path("/proc/self/maps").read_text()
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from sqlalchemy import ColumnElement, Connection, Row, and_, delete, func, inser
 from indexer.database import Database, now
 from indexer.errors import Conflict, NotFound
 from indexer.store.collections import EXTERNAL, Generation, new_generation
+from indexer.store.embeddings import Target
 from indexer.store.images import next_seq, stored_bytes
 from indexer.tables import collection, embedding, generation, image, index_build, text
 
@@ -120,15 +121,12 @@ class Generations:
         return out
 
     def lacking(
-        self, collection_id: int, generation_id: int, *, limit: int, left_out: Sequence[int] = ()
+        self, collection_id: int, generation_id: int, target: Target, *, after: int, limit: int
     ) -> list[Lacking]:
-        """Up to `limit` images that have no vector in a generation, then texts. `left_out`: image ids that could not be
-        read."""
+        """Up to `limit` images, or texts, that have no vector in a generation, by id, beginning behind `after`."""
         with self._database.read() as connection:
-            found = _lacking_images(connection, collection_id, generation_id, limit, set(left_out))
-            if len(found) < limit:
-                found += _lacking_texts(connection, collection_id, generation_id, limit - len(found))
-        return found
+            find = _lacking_images if target == "images" else _lacking_texts
+            return find(connection, collection_id, generation_id, after, limit)
 
     def fill(self, collection_id: int, generation_id: int, vectors: Sequence[tuple[Lacking, Vector]]) -> int:
         """Put vectors of a generation; how many were taken. What was replaced, deleted or filled by another process
@@ -198,7 +196,8 @@ class Generations:
             ids = [one.generation_id for one in gone]
             next_seq(connection, collection_id)
             for table in (index_build, embedding):
-                connection.execute(delete(table).where(table.c.generation_id.in_(ids)))
+                mine = (table.c.collection_id == collection_id, table.c.generation_id.in_(ids))
+                connection.execute(delete(table).where(*mine))
             connection.execute(delete(generation).where(generation.c.id.in_(ids)))
         return gone
 
@@ -257,7 +256,7 @@ def _of_text(generation_id: int) -> ColumnElement[bool]:
 
 
 def _lacking_images(
-    connection: Connection, collection_id: int, generation_id: int, limit: int, left_out: set[int]
+    connection: Connection, collection_id: int, generation_id: int, after: int, limit: int
 ) -> list[Lacking]:
     other = embedding.alias("active")
     based_on = and_(
@@ -272,24 +271,22 @@ def _lacking_images(
             .outerjoin(embedding, _of_image(generation_id))
             .outerjoin(other, based_on)
         )
-        .where(image.c.collection_id == collection_id, embedding.c.id.is_(None))
+        .where(image.c.collection_id == collection_id, image.c.id > after, embedding.c.id.is_(None))
         .order_by(image.c.id)
-        .limit(limit + len(left_out))
+        .limit(limit)
     ).all()
-    return [Lacking(row.id, row.key, None, "", row.based_on) for row in rows if row.id not in left_out][
-        :limit
-    ]
+    return [Lacking(row.id, row.key, None, "", row.based_on) for row in rows]
 
 
 def _lacking_texts(
-    connection: Connection, collection_id: int, generation_id: int, limit: int
+    connection: Connection, collection_id: int, generation_id: int, after: int, limit: int
 ) -> list[Lacking]:
     rows = connection.execute(
         select(image.c.id, image.c.key, text.c.id.label("text_id"), text.c.text)
         .select_from(
             text.join(image, text.c.image_id == image.c.id).outerjoin(embedding, _of_text(generation_id))
         )
-        .where(image.c.collection_id == collection_id, embedding.c.id.is_(None))
+        .where(image.c.collection_id == collection_id, text.c.id > after, embedding.c.id.is_(None))
         .order_by(text.c.id)
         .limit(limit)
     ).all()

@@ -380,7 +380,7 @@ def _insert_parts(
     if texts:
         made = insert(text).returning(text.c.id, sort_by_parameter_order=True)
         text_ids = connection.scalars(made, texts).all()
-    for each in (generation_id, *_beside(connection, images)):
+    for each in _kept(connection, generation_id, images):
         alive = {"collection_id": collection_id, "generation_id": each, "born_seq": seq}
         given = [
             (new.image_vector, new.text_vectors) if each == generation_id else new.beside[each]
@@ -405,12 +405,11 @@ def _insert_parts(
         connection.execute(insert(perceptual_hash), hashes)
 
 
-def _beside(connection: Connection, images: Sequence[tuple[int, NewImage]]) -> list[int]:
-    """Generations that are kept beside, and whose vectors all of these images have; one may have been dropped."""
-    given = [each for each in images[0][1].beside if all(each in new.beside for _, new in images)]
-    return (
-        list(connection.scalars(select(generation.c.id).where(generation.c.id.in_(given)))) if given else []
-    )
+def _kept(connection: Connection, generation_id: int, images: Sequence[tuple[int, NewImage]]) -> list[int]:
+    """Generations that these images have vectors of and that are there still: one may have been dropped meanwhile."""
+    beside = [each for each in images[0][1].beside if all(each in new.beside for _, new in images)]
+    asked = select(generation.c.id).where(generation.c.id.in_([generation_id, *beside]))
+    return list(connection.scalars(asked))
 
 
 def _row(new: NewImage, at: dt.datetime) -> dict[str, Any]:

@@ -12,7 +12,18 @@ import numpy as np
 
 from indexer.columns import Mask
 from indexer.ids import Ids, is_in, places
-from indexer.vectors.planner import BITMAP, EXACT, GATHERED, LISTS, WIDENED, WIDENED_LISTS, Chosen, Way, ways
+from indexer.vectors.planner import (
+    BITMAP,
+    EXACT,
+    GATHERED,
+    LISTS,
+    WIDENED,
+    WIDENED_LISTS,
+    Chosen,
+    Way,
+    reach_of,
+    ways,
+)
 from indexer.vectors.segments import Halves, Positions, Segment, Vectors, faiss_threads
 
 TRIES = 3
@@ -324,7 +335,8 @@ def _go(
         if (
             way.name == WIDENED_LISTS
         ):  # what passes may all be among the last hits: they must be found as surely
-            usual = segment.tuning.effort(8 * fetch)
+            allowed = segment.count if chosen is None else chosen.count
+            usual = segment.tuning.effort(reach_of(segment, fetch, allowed))
         elif (
             chosen is not None
         ):  # beyond the measured ones a graph has them when it keeps some more on its way

@@ -77,6 +77,7 @@ EXACT, GATHERED, BITMAP, WIDENED, LISTS, WIDENED_LISTS = (
     "lists with a bitmap",
     "lists, widened",
 )
+NEARLY_ALL = 0.9
 LEAST_LISTS = 8
 """One in so many is looked through under a filter, at least."""
 
@@ -108,19 +109,26 @@ def _filtered(segment: Segment, k: int, chosen: Chosen) -> list[Way]:
     if segment.tuning is not None and segment.kind == "graph" and fetch < rows // 2:
         found.append(Way("graph, widened", AGAIN * segment.tuning.ms(fetch), fetch))
     if segment.tuning is not None and segment.kind == "lists":
-        probed = filtered_lists(segment, fetch)
+        reach = reach_of(segment, fetch, allowed)
+        probed = filtered_lists(segment, reach)
         scanned = pace * rows * probed / segment.approximate.nlist
         each = TEST + dim * SCAN * allowed / rows
         found.append(Way(LISTS, segment.tuning.ms(k) + AGAIN * scanned * each, probed))
-        found.append(Way(WIDENED_LISTS, segment.tuning.ms(8 * fetch), fetch))
+        found.append(Way(WIDENED_LISTS, segment.tuning.ms(reach), fetch))
     return found
 
 
-def filtered_lists(segment: Segment, fetch: int) -> int:
+def reach_of(segment: Segment, fetch: int, allowed: int) -> int:
+    """Among how many hits' worth of lists the last of `fetch` are found as surely as the first: what passes a filter
+    may all be among the last. Where nearly all rows pass (a few have died), it is not."""
+    return fetch if allowed >= NEARLY_ALL * segment.count else 8 * fetch
+
+
+def filtered_lists(segment: Segment, reach: int) -> int:
     """How many lists to look through for rows that pass: where hits go against the filter, they lie in further ones."""
     assert segment.tuning is not None
     most = int(segment.approximate.nlist)
-    return min(most, max(most // LEAST_LISTS, segment.tuning.effort(8 * fetch)))
+    return min(most, max(most // LEAST_LISTS, segment.tuning.effort(reach)))
 
 
 def _scan_ms(segment: Segment) -> float:

@@ -42,6 +42,11 @@ CHUNK = 65_536
 class IndexFileBroken(ValueError):
     """An index file that is not the one that was published; the rows in SQL are all there still."""
 
+    def __init__(self, said: str, wrong: Path | None = None) -> None:
+        """`wrong`: the file, when it is there and holds something else; None: it could not be read now."""
+        super().__init__(said)
+        self.wrong = wrong
+
 
 @dataclass(frozen=True)
 class Segment:
@@ -230,11 +235,14 @@ def read_segment(
                 parts[ending] = np.load(path, mmap_mode="r", allow_pickle=False)
             else:
                 parts[ending] = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
-        except (OSError, RuntimeError, ValueError) as error:
+        except OSError as error:
             raise IndexFileBroken(f"{path.name} cannot be read: {error}") from error
+        except (RuntimeError, ValueError) as error:
+            raise IndexFileBroken(f"{path.name} cannot be read: {error}", path) from error
     approximate = parts.get(APPROXIMATE)
     if isinstance(approximate, faiss.IndexHNSW):
         approximate.own_fields, approximate.storage = False, parts[ROWS]
+        parts[ROWS].thisown = True  # SWIG gave it to the graph, which does not free it
     return Segment(np.asarray(parts[IDS]), parts[ROWS], approximate, tuning)
 
 
@@ -245,7 +253,7 @@ def _check(path: Path, digest: str) -> None:
     except OSError as error:
         raise IndexFileBroken(f"{path.name} cannot be read: {error.strerror}") from error
     if found != digest:
-        raise IndexFileBroken(f"{path.name} has sha256 {found[:12]}…, published was {digest[:12]}…")
+        raise IndexFileBroken(f"{path.name} has sha256 {found[:12]}…, published was {digest[:12]}…", path)
 
 
 def delete_segment(folder: Path, stem: str) -> None:

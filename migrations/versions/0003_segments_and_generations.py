@@ -71,10 +71,12 @@ def _allow_null(table: str, column: str, kind: str) -> None:
     connection.execute(sa.text("PRAGMA writable_schema=ON"))
     changed = connection.execute(
         sa.text(
-            "UPDATE sqlite_schema SET sql = replace(sql, :old, :new) WHERE type = 'table' AND name = :table"
+            "UPDATE sqlite_schema SET sql = replace(sql, :old, :new) "
+            "WHERE type = 'table' AND name = :table AND instr(sql, :old)"
         ),
         {"old": f"{column} {kind} NOT NULL", "new": f"{column} {kind}", "table": table},
     )
-    assert changed.rowcount == 1
+    if changed.rowcount != 1:
+        raise RuntimeError(f"table {table} is not as migration 0001 made it: {column} is no {kind} NOT NULL")
     connection.execute(sa.text(f"PRAGMA schema_version={version + 1}"))
-    connection.execute(sa.text("PRAGMA writable_schema=OFF"))
+    connection.execute(sa.text("PRAGMA writable_schema=RESET"))

@@ -109,7 +109,8 @@ def index_sources(
     from indexer.ingest import Ingest
     from textmm.sources import read_source
 
-    ingest = Ingest(database, encoder, Blobs(config.data / "blobs"), config.ingest)
+    blobs, others = Blobs(config.data / "blobs"), _of_moved(config, collection, encoder)
+    ingest = Ingest(database, encoder, blobs, config.ingest, encoders=others.get)
 
     def feed(source: str, seen: SeenKeys) -> Iterator[IngestReport]:
         items = _remembering(read_source(source), seen)
@@ -194,6 +195,15 @@ def _publish(config: Config, database: Database, name: str) -> None:
     if live.view(Collections(database).get(name)) is not None:
         live.poll()
         live.fold_due()
+
+
+def _of_moved(config: Config, collection: Collection, own: Encoder) -> dict[str, Encoder]:
+    """The model of a collection that was switched to another one than that of the settings."""
+    serves = collection.generation
+    if serves is None or serves.model_name is None or serves.model_id == own.model_id:
+        return {}
+    other = load_encoder(config, serves.model_name)
+    return {other.model_id: other}
 
 
 def canonical(source: str) -> str:

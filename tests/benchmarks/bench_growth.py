@@ -1,7 +1,7 @@
 """How an index grows: build time, memory, latency and recall from a thousand rows to a million, on log-log axes.
 
-Vectors of 256 numbers whose clusters overlap, `auto`, built on 2 threads, asked one at a time on 1. `memory_mb` is what a
-fresh process grows by when it opens the segment and asks. Good: latency grows much more slowly than the rows, recall
+Vectors of 256 numbers whose clusters overlap, `auto`, built on 2 threads, asked one at a time on 1. `memory_mb` is what
+a fresh process grows by when it opens the segment and asks. Good: latency grows much more slowly than the rows, recall
 stays at .98 or above.
 
     python -m tests.benchmarks.bench_growth [--rows 1000 10000 100000 1000000] [--out growth.png]
@@ -83,10 +83,10 @@ def asked(folder: Path) -> dict[str, float]:
     times, found = [], []
     for query in queries:
         started = time.perf_counter()
-        found.append(index.search(query[None], K)[1][0])
+        found.append(index.search(query[None], K)[0][0])
         times.append((time.perf_counter() - started) * 1e3)
     memory = (process.memory_info().rss - before) / 1e6
-    truth = index.exactly().search(queries, K)[1]
+    truth = index.exactly().search(queries, K)[0]
     return {
         "memory_mb": round(memory, 1),
         "p50_ms": round(percentile(times, 0.5), 4),

@@ -1,5 +1,5 @@
-"""kill -9 at random moments of puts, deletes, batches, folds, snapshots and moves to another model; after each, fsck and
-a look at every row.
+"""kill -9 at random moments of puts, deletes, batches, folds, snapshots and moves to another model; after each, fsck
+and a look at every row.
 
 What it means: a writing process tells what it is about to do and what was acknowledged, and is killed within half a
 second. Then `fsck --contents` must be clean, every acknowledged row there as it was last put, nothing of what was

@@ -2,10 +2,10 @@
 
 `--rows` vectors of 256 numbers with four attributes are imported into SQLite and loaded. Then, with `auto`:
 
-- `fresh_ms`: from the return of a committed insert of one vector to the search in the same process that finds it: taking
-  the change up, and the search. Good: p99 at most 50 ms at a million rows.
-- `search_ms` and `while_folding_ms`: one query at a time, without and with a thread that inserts and folds all the while.
-  Good: no pause as long as a fold.
+- `fresh_ms`: from the return of a committed insert of one vector to the search in the same process that finds it:
+  taking the change up, and the search. Good: p99 at most 50 ms at a million rows.
+- `search_ms` and `while_folding_ms`: one query at a time, without and with a thread that inserts and folds all the
+  while. Good: no pause as long as a fold.
 - `load_s`, `memory_mb`: loading the collection's view in a fresh process, and what that process grew by.
 
     python -m tests.benchmarks.bench_live [--rows 1000000] [--place DIR]
@@ -21,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import psutil
+from numpy.typing import NDArray
 
 from indexer.config import IndexConfig
 from indexer.database import Database
@@ -70,7 +71,7 @@ def main() -> None:
     print_json("live", {"rows": arguments.rows}, figures)
 
 
-def filled(database: Database, place: Path, vectors: np.ndarray) -> Collection:  # type: ignore[type-arg]
+def filled(database: Database, place: Path, vectors: NDArray[np.float16]) -> Collection:
     """The collection with all vectors, in segments on disk; made when it is not there."""
     collections = Collections(database)
     if collections.find("shop") is None:
@@ -90,25 +91,25 @@ def filled(database: Database, place: Path, vectors: np.ndarray) -> Collection: 
     return collections.get("shop")
 
 
-def items(vectors: np.ndarray) -> Iterator[VectorItem]:  # type: ignore[type-arg]
+def items(vectors: NDArray[np.float16]) -> Iterator[VectorItem]:
     rng = np.random.default_rng(0)
     for i, vector in enumerate(vectors):
         gender, brand = int(rng.integers(4)), int(rng.integers(300))
         price = round(float(rng.gamma(2, 30)), 2)
-        attributes = {"gender": f"g{gender}", "brand": f"b{brand}", "price": price, "new": gender == 0}
-        yield VectorItem(f"k{i:07}", vector, None, attributes)
+        words = {"gender": f"g{gender}", "brand": f"b{brand}"}
+        yield VectorItem(f"k{i:07}", vector, None, {**words, "price": price, "new": gender == 0})
 
 
-def fresh(database: Database, live: LiveIndex, shop: Collection, queries: np.ndarray) -> list[float]:  # type: ignore[type-arg]
+def fresh(database: Database, live: LiveIndex, shop: Collection, queries: NDArray[np.float32]) -> list[float]:
     ingest, times = VectorIngest(database), []
     rng = np.random.default_rng(1)
     for i in range(FRESH):
-        vector = rng.normal(size=queries.shape[1])
+        vector = rng.normal(size=(1, queries.shape[1]))[0]
         record, _ = ingest.put(VectorItem(f"fresh{time.time_ns()}-{i}", vector, None, {"price": i}), shop)
         started = time.perf_counter()
         view = live.take_up(Collections(database).get("shop"))
         assert view is not None
-        unit = (vector / np.linalg.norm(vector)).astype(np.float32)
+        unit: NDArray[np.float32] = (vector / np.linalg.norm(vector)).astype(np.float32)
         scores, _ = view.images.search(unit[None], 1)
         times.append((time.perf_counter() - started) * 1e3)
         assert scores[0, 0] > 0.99, record.key

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tests.benchmarks.peers.system import EF_CONSTRUCTION, EFS, NPROBES, M, Masks, Rows, Vectors, padded
+from tests.benchmarks.peers.system import EF_CONSTRUCTION, EFS, NPROBES, K, M, Masks, Rows, Vectors, padded
 
 TABLE = "rows"
 BATCH = 5000
@@ -186,7 +186,8 @@ class LanceDB:
         self.lancedb: Any = lancedb
         self.arrow: Any = pyarrow
         self.kind = variant
-        self.efforts = EFS if variant == "IVF_HNSW_SQ" else NPROBES
+        # It compares twice k again exactly, and refuses to look for fewer.
+        self.efforts = tuple(ef for ef in EFS if ef >= 2 * K) if variant == "IVF_HNSW_SQ" else NPROBES
         self.table: Any = None
 
     def build(self, vectors: Vectors, passes: Masks, folder: Path, threads: int) -> None:
