@@ -230,8 +230,9 @@ class LiveIndex:
             if now is None:
                 return
             targets = {t: _on(now.target(t), segments[t]) for t in TARGETS}
-            for one in targets.values():
-                one.watch.begin_anew()
+            for target, one in targets.items():
+                if one.vectors.approximate_segments() != now.target(target).vectors.approximate_segments():
+                    one.watch.begin_anew()
             self._views[view.key] = replace(now, cuts=cuts, images=targets["images"], texts=targets["texts"])
 
     @contextmanager

@@ -186,7 +186,7 @@ class Moves:
             )
         keys = self._sample(one)
         overlap = [
-            len(a & b) / max(1, len(a | b))
+            len(a & b) / max(1, len(a), len(b))
             for a, b in zip(*(self._near(view, keys, k) for view in (one, two)), strict=True)
         ]
         recall = None

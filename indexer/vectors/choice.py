@@ -40,6 +40,7 @@ FEW_ROWS_SCANNED = 3000
 """Lists that reach the target by comparing so few rows are as fast as a graph, and no graph is built."""
 MOST_EFFORT = 2048
 SAMPLE, SMALL_PART = 20_000, 0.08
+"""Rows on which lists are tried first, and the part of them that may be looked through."""
 KS = (10, 100)
 ALIKE = 1e-6
 """Cosines that differ by so little are equal: they were summed in another order."""
@@ -128,8 +129,6 @@ def _may(kind: str, segment: Segment, options: BuildOptions) -> bool:
     """Whether this kind was asked for, and fits."""
     if options.kind not in ("auto", kind):
         return False
-    if kind == "lists" and options.kind == "auto" and segment.count < 1000:
-        return False
     bytes_a_row = 2 * segment.dim + GRAPH_BYTES if kind == "graph" else segment.dim + 8
     fits = not options.memory_mb or segment.count * bytes_a_row <= options.memory_mb * 1e6
     if not fits:
@@ -164,7 +163,7 @@ class _Asked:
 
 
 def _measured(segment: Segment, asked: _Asked, options: BuildOptions) -> Segment:
-    """With its curve: effort doubled until the target is reached, then the step halved once more."""
+    """With its curve: effort doubled until the target is reached, then the last step halved twice."""
     most = MOST_EFFORT if segment.kind == "graph" else segment.approximate.nlist
     if segment.kind == "lists" and options.kind == "auto":
         most = max(1, most // 8)  # further on a graph is quicker

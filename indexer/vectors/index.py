@@ -238,10 +238,14 @@ class VectorIndex:
         order = np.lexsort((ids, -scores), axis=1)[:, :k]
         return np.take_along_axis(scores, order, 1), np.take_along_axis(ids, order, 1)
 
+    def approximate_segments(self) -> set[int]:
+        """Which there are, by identity: what is known of the recall of some says nothing of others."""
+        return {id(part.segment) for part in self.parts if part.segment.approximate is not None}
+
     @property
     def is_approximate(self) -> bool:
         """Whether some segment is."""
-        return any(part.segment.approximate is not None for part in self.parts)
+        return bool(self.approximate_segments())
 
     def exactly(self) -> VectorIndex:
         """The same rows, every one compared: what the recall of `search` is measured against."""

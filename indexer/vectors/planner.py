@@ -15,7 +15,7 @@ from indexer.vectors.segments import Positions, Segment, exact_segment
 
 SCAN, JUMP, COPY, TEST = 0.08e-6, 0.30e-6, 0.45e-6, 1.2e-6
 """Milliseconds, the first three a dimension: to compare a row after its neighbour, to compare one far from the last, to
-copy it out first; and to ask a bitmap about a row. Measured with bench_search on AVX-512; their proportions decide."""
+copy it out first; and to ask a bitmap about a row. Measured once on AVX-512; their proportions decide."""
 AGAIN = 2.0
 """What a widened search of an approximate index is expected to cost in the end: where hits go against the filter, it
 begins again with more."""
@@ -37,13 +37,9 @@ class Chosen:
         return np.flatnonzero(self.mask)
 
     @cached_property
-    def _bits(self) -> faiss.IDSelectorBitmap:
-        return faiss.IDSelectorBitmap(np.packbits(self.mask, bitorder="little"))  # type: ignore[call-arg, arg-type]
-
-    @property
-    def selector(self) -> faiss.IDSelector:
+    def selector(self) -> faiss.IDSelectorBitmap:
         """For FAISS, which asks it row by row. Immutable, so that threads may share it."""
-        return self._bits
+        return faiss.IDSelectorBitmap(np.packbits(self.mask, bitorder="little"))  # type: ignore[call-arg, arg-type]
 
     def gathered(self, segment: Segment) -> Segment:
         """These rows alone, under their positions; kept when they are few."""
@@ -78,6 +74,7 @@ EXACT, GATHERED, BITMAP, WIDENED, LISTS, WIDENED_LISTS = (
     "lists, widened",
 )
 NEARLY_ALL = 0.9
+"""Share of a segment's rows from which on a filter is hardly one."""
 LEAST_LISTS = 8
 """One in so many is looked through under a filter, at least."""
 
