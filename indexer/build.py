@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from indexer.config import IndexConfig
 from indexer.files import GRACE_S
@@ -18,6 +18,9 @@ from indexer.store.embeddings import Target
 from indexer.vectors.choice import build_segment
 from indexer.vectors.index import VectorIndex
 from indexer.vectors.segments import Segment, delete_segment, read_segment, write_segment
+
+if TYPE_CHECKING:
+    from indexer.vectors.gpu import Devices
 
 logger = logging.getLogger(__name__)
 
@@ -76,7 +79,13 @@ def _taken_in(sizes: Sequence[int], first: int, tail: int) -> int:
 
 
 def fold(
-    view: Foldable, folder: Path, config: IndexConfig, builds: Builds, *, first: int = 0
+    view: Foldable,
+    folder: Path,
+    config: IndexConfig,
+    builds: Builds,
+    *,
+    first: int = 0,
+    devices: Devices | None = None,
 ) -> dict[Target, Segment]:
     """A new segment of each target in place of a view's segments from `first` on and its tail, on disk and recorded.
 
@@ -89,7 +98,7 @@ def fold(
     made: dict[Target, Build] = {}
     try:
         for target in TARGETS:
-            segment = build_segment(*parts[target].rows(first), config.build_options)
+            segment = build_segment(*parts[target].rows(first), config.build_options, devices)
             which = f"{view.collection_id}-{view.generation.generation_id}-{target}"
             stem = f"{which}-{view.through_seq}-{time.time_ns()}"
             files = write_segment(segment, folder, stem)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from indexer.vectors.options import KINDS, BuildOptions
+
+DEVICE_NAMES = re.compile(r"(cpu|cuda:\d+)( *, *(cpu|cuda:\d+))*")
+"""cpu: torch on the processor, slower than FAISS there; for trying the way to a device out."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +41,15 @@ class IndexConfig:
     build_threads: int = 1
     """Threads that build an approximate index, beside searches."""
 
+    device: str = "auto"
+    """Where segments of more than `exact_rows` are held for exact search. auto: on all CUDA devices that pass a probe;
+    off: in main memory only; cuda:0 or cuda:0,cuda:1: on these, or the start is refused."""
+
     def __post_init__(self) -> None:
+        if self.device not in ("auto", "off") and not DEVICE_NAMES.fullmatch(self.device):
+            raise ValueError(
+                f"index.device must be auto, off or names like cuda:0,cuda:1, got {self.device!r}"
+            )
         if self.kind not in KINDS:
             raise ValueError(f"index.kind must be one of {', '.join(KINDS)}, got {self.kind!r}")
         if not 0.5 <= self.recall < 1:

@@ -26,6 +26,7 @@ from indexer.store.builds import TARGETS, Builds, Link
 from indexer.store.collections import Collection, Collections, Generation
 from indexer.store.embeddings import Embeddings, Target
 from indexer.store.generations import Generations
+from indexer.vectors import devices
 from indexer.vectors.index import Allowed, VectorIndex
 from indexer.vectors.segments import IndexFileBroken, Segment, read_segment
 from indexer.vectors.tuning import Tuning
@@ -106,11 +107,13 @@ class LiveIndex:
     """Readers take a view and never wait; changes make a new one beside it."""
 
     def __init__(self, database: Database, folder: Path, config: IndexConfig) -> None:
+        """Raises DeviceRefused when the config names a device that cannot search."""
         self._collections = Collections(database)
         self._embeddings = Embeddings(database)
         self._builds = Builds(database)
         self._folder = folder
         self._config = config
+        self._devices = devices.find(config.device, least_rows=config.exact_rows)
         self._generations = Generations(database)
         self._views: dict[tuple[int, int], View] = {}
         """By collection and generation: while one is filled beside the one that serves, both are kept up to date."""
@@ -192,7 +195,8 @@ class LiveIndex:
             now = self._views.get(view.key)
             if now is None or now.cuts != view.cuts:
                 return
-            segments = fold(now, self._folder, self._config, self._builds, first=first)
+            segments = fold(now, self._folder, self._config, self._builds, first=first, devices=self._devices)
+            segments = {t: self._held(segment) for t, segment in segments.items()}
             kept = {t: [part.segment for part in now.target(t).vectors.parts[:first]] for t in TARGETS}
             cuts = (*now.cuts[: first + 1], now.through_seq)
             self._put_under(now, {t: [*kept[t], segments[t]] for t in TARGETS}, cuts)
@@ -279,11 +283,15 @@ class LiveIndex:
         """Raises IndexFileBroken."""
         return {
             target: [
-                read_segment(self._folder, build.file, build.files, Tuning.of(build.measured))
+                self._held(read_segment(self._folder, build.file, build.files, Tuning.of(build.measured)))
                 for build in (link.builds[target] for link in chain)
             ]
             for target in TARGETS
         }
+
+    def _held(self, segment: Segment) -> Segment:
+        """On devices too, where there are some."""
+        return segment if self._devices is None else self._devices.hold(segment)
 
     def _with_changes(self, view: View) -> View:
         changes = self._embeddings.changes(

@@ -23,6 +23,7 @@ from indexer.database import Database
 from indexer.files import Blobs
 from indexer.ingest import Ingest
 from indexer.store.collections import Collections
+from indexer.vectors.devices import cuda_devices
 from search.app import close, create_app
 from search.cli.main import main
 from search.client import Client
@@ -68,6 +69,13 @@ def pytest_report_header() -> str:
     import torch
 
     return f"torch {torch.__version__}, faiss {faiss.__version__}, numpy {np.__version__}"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if not cuda_devices():
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason="no CUDA device here"))
 
 
 @pytest.fixture(scope="session")

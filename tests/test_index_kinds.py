@@ -1,7 +1,7 @@
 """One suite for every kind of index: what must hold whichever way a segment is searched."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -12,8 +12,10 @@ import pytest
 from numpy.typing import NDArray
 
 from indexer.vectors.choice import build_segment
+from indexer.vectors.gpu import Device, DeviceRows, Devices
 from indexer.vectors.index import VectorIndex
 from indexer.vectors.options import BuildOptions
+from indexer.vectors.planner import DEVICE
 from indexer.vectors.segments import (
     Segment,
     add_rows,
@@ -27,6 +29,12 @@ from tests.rows import overlap
 
 Rows = NDArray[np.float32]
 KINDS = ("exact", "graph", "lists")
+ON_DEVICES = (
+    pytest.param("torch on cpu,cpu", id="two devices"),
+    pytest.param("torch on cuda:0", marks=pytest.mark.gpu),
+    pytest.param("faiss on cuda:0", marks=pytest.mark.gpu),
+)
+"""Exact search of rows that are held on devices, by what and where."""
 N, DIM, K = 4000, 32, 10
 NOTHING = np.empty(0, np.int64)
 NO_ROWS = np.empty((0, DIM), np.float32)
@@ -66,10 +74,24 @@ def ids_of(n: int) -> NDArray[np.int64]:
     return np.arange(n) * 2 + 11
 
 
-@pytest.fixture(params=KINDS)
-def index(request: pytest.FixtureRequest, segments: dict[str, Segment]) -> VectorIndex:
-    assert segments[request.param].kind == request.param
-    return VectorIndex.over(DIM, [segments[request.param]])
+@pytest.fixture(params=[*KINDS, *ON_DEVICES])
+def index(request: pytest.FixtureRequest, segments: dict[str, Segment]) -> Iterator[VectorIndex]:
+    if request.param in KINDS:
+        assert segments[request.param].kind == request.param
+        yield VectorIndex.over(DIM, [segments[request.param]])
+        return
+    finder, _, names = request.param.partition(" on ")
+    devices = Devices([Device(name, finder) for name in names.split(",")])
+    segment = devices.hold(segments["exact"])
+    assert isinstance(segment.held, DeviceRows)
+    segment.held.ms = segment.held.filtered_ms = (
+        0.0  # the planner's first choice, here where a processor is as quick
+    )
+    index = VectorIndex.over(DIM, [segment])
+    assert index.plan().kind == DEVICE
+    yield index
+    assert segment.held.works
+    devices.close()
 
 
 def assert_sound(index: VectorIndex, rows: Rows, queries: Rows, k: int, may: NDArray[np.bool_]) -> float:

@@ -12,6 +12,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -48,7 +49,16 @@ GRAPH_BYTES = 2 * NEIGHBOURS * 4 + 16
 """A row's neighbours in a graph."""
 
 
-def build_segment(ids: Ids, rows: Halves | Vectors, options: BuildOptions) -> Segment:
+class Builder(Protocol):
+    """Devices that build (`gpu.Devices`)."""
+
+    def lists_over(self, segment: Segment) -> Any:
+        """As `_filled` with the segment's rows; None: not here."""
+
+
+def build_segment(
+    ids: Ids, rows: Halves | Vectors, options: BuildOptions, builder: Builder | None = None
+) -> Segment:
     """A segment of rows [m, d], L2-normalised, under their ids (ascending), of the kind that suits it.
 
     An approximate index that misses the recall asked for is not used: exact search it is then.
@@ -60,7 +70,7 @@ def build_segment(ids: Ids, rows: Halves | Vectors, options: BuildOptions) -> Se
     held[np.random.default_rng(0).choice(len(ids), QUERIES, replace=False)] = True
     order = np.argsort(held, kind="stable")
     ids, halves = ids[order], np.ascontiguousarray(rows[order], dtype="<f2")
-    best = _best(exact_segment(ids[:-QUERIES], halves[:-QUERIES]), halves[-QUERIES:], options)
+    best = _best(exact_segment(ids[:-QUERIES], halves[:-QUERIES]), halves[-QUERIES:], options, builder)
     if best is None:
         return exact_segment(ids[np.argsort(ids)], halves[np.argsort(ids)])
     with faiss_threads(options.threads):
@@ -68,21 +78,20 @@ def build_segment(ids: Ids, rows: Halves | Vectors, options: BuildOptions) -> Se
     return replace(exact_segment(ids, halves), approximate=best.approximate, tuning=best.tuning)
 
 
-def _best(segment: Segment, held: Halves, options: BuildOptions) -> Segment | None:
+def _best(segment: Segment, held: Halves, options: BuildOptions, builder: Builder | None) -> Segment | None:
     """The quickest of the kinds that may be, over a segment without the rows held out; None: exact search."""
     started = time.perf_counter()
     with faiss_threads(options.threads):
         asked = _Asked.of(segment, held)
     tried: dict[str, float] = {}
     best: Segment | None = None
-    for kind, build in (("lists", lists_over), ("graph", graph_over)):
+    for kind in ("lists", "graph"):
         if not _may(kind, segment, options):
             continue
         if kind == "lists" and options.kind == "auto" and not _lists_may_win(segment, held, options):
             continue
         with faiss_threads(options.threads):
-            approximate = build(segment)
-            add_rows(approximate, segment.halves)
+            approximate = _filled(kind, segment, builder)
         with faiss_threads(1):  # as a server searches
             built = _measured(replace(segment, approximate=approximate), asked, options)
         at = _at(built)
@@ -102,6 +111,15 @@ def _best(segment: Segment, held: Halves, options: BuildOptions) -> Segment | No
     assert best.tuning is not None
     seconds = round(time.perf_counter() - started, 3)
     return replace(best, tuning=replace(best.tuning, tried=tried, build_s=seconds))
+
+
+def _filled(kind: str, segment: Segment, builder: Builder | None) -> Any:
+    """An approximate index of all rows of the segment."""
+    index = builder.lists_over(segment) if kind == "lists" and builder is not None else None
+    if index is None:
+        index = lists_over(segment) if kind == "lists" else graph_over(segment)
+        add_rows(index, segment.halves)
+    return index
 
 
 def _lists_may_win(segment: Segment, held: Halves, options: BuildOptions) -> bool:

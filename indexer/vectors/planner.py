@@ -65,8 +65,9 @@ class Way:
     """Of a widened search: hits to find among which k are expected to pass; of filtered lists: how many lists."""
 
 
-EXACT, GATHERED, BITMAP, WIDENED, LISTS, WIDENED_LISTS = (
+EXACT, DEVICE, GATHERED, BITMAP, WIDENED, LISTS, WIDENED_LISTS = (
     "exact",
+    "exact on a device",
     "exact over the allowed rows",
     "exact with a bitmap",
     "exact, widened",
@@ -87,6 +88,8 @@ def ways(segment: Segment, k: int, chosen: Chosen | None) -> list[Way]:
             found.append(Way(segment.kind, segment.tuning.ms(k), k))
     else:
         found = list(_filtered(segment, k, chosen))
+    if segment.held is not None and segment.held.works:
+        found.append(Way(DEVICE, segment.held.ms if chosen is None else segment.held.filtered_ms))
     return sorted(found, key=lambda way: way.ms)
 
 

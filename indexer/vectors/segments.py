@@ -17,12 +17,13 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from indexer.columns import Mask
 from indexer.ids import Ids, places
 from indexer.vectors.tuning import Tuning
 
@@ -48,6 +49,28 @@ class IndexFileBroken(ValueError):
         self.wrong = wrong
 
 
+class DeviceFailed(RuntimeError):
+    """A device did not answer; the rows are in main memory all the same."""
+
+
+class Held(Protocol):
+    """Rows of a segment on devices (`gpu.py`), for exact search there."""
+
+    @property
+    def works(self) -> bool:
+        """Whether it answered when it was last asked."""
+
+    @property
+    def ms(self) -> float:
+        """Of one query"""
+
+    @property
+    def filtered_ms(self) -> float: ...
+
+    def search(self, vectors: Vectors, k: int, mask: Mask | None = None) -> tuple[Vectors, Positions]:
+        """As `Segment.search_exact`, of the rows of the mask [m]. Raises DeviceFailed."""
+
+
 @dataclass(frozen=True)
 class Segment:
     ids: Ids
@@ -59,6 +82,8 @@ class Segment:
     """A graph (HNSW) over the exact rows, or inverted lists of 8-bit codes; None in an exact segment."""
     tuning: Tuning | None = None
     """What was measured when the approximate index was built."""
+    held: Held | None = None
+    """The same rows on devices."""
 
     @property
     def count(self) -> int:
@@ -76,7 +101,7 @@ class Segment:
 
     def exactly(self) -> Segment:
         """The same rows without the approximate index."""
-        return self if self.approximate is None else Segment(self.ids, self.exact)
+        return self if self.approximate is None else Segment(self.ids, self.exact, held=self.held)
 
     @cached_property
     def _runs(self) -> list[tuple[int, Ids]]:
@@ -158,18 +183,20 @@ def graph_over(segment: Segment) -> Any:
 
 
 def lists_over(segment: Segment) -> Any:
-    """Inverted lists (FAISS's IVF) for 8-bit codes, trained and empty; some four times the square root of the rows."""
-    lists = 1 << max(4, round(np.log2(4 * np.sqrt(segment.count))))
-    index: Any = faiss.index_factory(segment.dim, f"IVF{lists},SQ8", faiss.METRIC_INNER_PRODUCT)
-    index.train(_sample(segment, 64 * lists))
+    """Inverted lists (FAISS's IVF) for 8-bit codes, trained and empty."""
+    index, sample = untrained_lists(segment)
+    index.train(sample)
     return index
 
 
-def _sample(segment: Segment, most: int) -> Vectors:
-    halves = segment.halves
+def untrained_lists(segment: Segment) -> tuple[Any, Vectors]:
+    """Some four times the square root of the rows, and the rows [n, d] to train them by."""
+    lists = 1 << max(4, round(np.log2(4 * np.sqrt(segment.count))))
+    index: Any = faiss.index_factory(segment.dim, f"IVF{lists},SQ8", faiss.METRIC_INNER_PRODUCT)
+    halves, most = segment.halves, 64 * lists
     if segment.count > most:
         halves = halves[np.sort(np.random.default_rng(0).choice(segment.count, most, replace=False))]
-    return halves.astype(np.float32)
+    return index, halves.astype(np.float32)
 
 
 def add_rows(index: Any, halves: Halves) -> None:
