@@ -13,7 +13,7 @@ PACKAGES = ("textmm", "indexer", "search")
 SOURCES = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
 
 MAY_IMPORT = {
-    "torch": ("textmm/",),
+    "torch": ("textmm/", "indexer/vectors/gpu.py"),
     "faiss": ("indexer/vectors/",),
     "sqlalchemy": ("indexer/store/", "indexer/database.py", "indexer/tables.py", "search/cli/context.py"),
     "flask": ("search/http/", "search/web/", "search/app.py"),
