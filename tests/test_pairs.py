@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from tests.drawn import draw
-from textmm.pairs import CaptionDraw, Draw, Pairs, PairSource, Phrases, read_translations
+from textmm.pairs import CaptionDraw, CaptionPhrase, Draw, Pairs, PairSource, Phrases
 from textmm.sources import SourceError
+from textmm.wording import read_translations
 
 COLOURS, KINDS = ("Red", "Blue", "Navy Blue"), ("Shirt", "Dress")
 ENGLISH = Phrases(share=0.7, templates=("{colour} {kind}", "{kind}", "{colour} {kind} for {gender}"))
@@ -37,8 +38,7 @@ SHOP = PairSource(
     caption_share=1.0,
     phrase_share=0.6,
     style="title",
-    caption_phrase="{colour} {kind} for {gender}",
-    caption_phrase_share=0.5,
+    caption_phrases=(CaptionPhrase(style="attributes", template="{colour} {kind} for {gender}", share=0.5),),
 )
 
 
@@ -196,7 +196,7 @@ def test_captions_are_own_texts_in_the_style_of_the_source_or_the_template_in_st
     titles, attributes = by_style(draws, "title"), by_style(draws, "attributes")
 
     assert len(titles) + len(attributes) == 40 * 12
-    assert len(attributes) / (40 * 12) == pytest.approx(SHOP.caption_phrase_share, abs=0.07)
+    assert len(attributes) / (40 * 12) == pytest.approx(SHOP.caption_phrases[0].share, abs=0.07)
     assert all(caption in pairs.items[picture].texts for picture, caption in titles)
     for picture, caption in attributes:
         item = pairs.items[picture]

@@ -13,10 +13,10 @@ from PIL import Image
 
 from textmm.encoder import Encoder
 from textmm.metrics import bleu_4, cider_d, precision_at_k, recall_at_k, zero_shot_accuracy
-from textmm.pairs import read_translations
 from textmm.sources import Item, read_bytes
 from textmm.tokenizers import is_latin
 from textmm.transforms import ImageTooLarge, ImageUnreadable, decode_image
+from textmm.wording import read_translations
 
 Rows = NDArray[np.float32]
 Values = tuple[tuple[str, str], ...]

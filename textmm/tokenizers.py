@@ -13,6 +13,7 @@ import tokenizers
 import torch
 from torch import Tensor
 
+from textmm.config import ANSWER, QUESTION
 from textmm.text import Tokens
 
 
@@ -24,6 +25,10 @@ class Tokenizer(Protocol):
 
     def lengths(self, texts: Sequence[str]) -> list[int]:
         """How many tokens the model reads of each text."""
+
+
+ANSWER_ROOM = 14
+"""Tokens of the context that an answer may take."""
 
 
 class BytePair:
@@ -74,6 +79,30 @@ class BytePair:
     def ids(self, texts: Sequence[str], *, start: str) -> Tensor:
         """[n, T]: the token `start`, the words, `<end>`; cut to context_length, padded to the longest."""
         return _padded(self._rows(texts, start), self.pad_token_id)
+
+    def question_ids(
+        self, questions: Sequence[str], answers: Sequence[str] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """([n, T]: `<question>`, the question, `<answer>`, then the answer and `<end>` where answers are given; [n]: at
+        which place `<answer>` stands). A long question loses its end, so that an answer has room.
+        """
+        ask, reply = self._id(f"<{QUESTION}>"), self._id(f"<{ANSWER}>")
+        most = self.context_length - ANSWER_ROOM
+        asked = self._tokenizer.encode_batch(list(questions), add_special_tokens=False)
+        rows = [[ask, *e.ids[: most - 2], reply] for e in asked]
+        begins = torch.tensor([len(row) - 1 for row in rows])
+        if answers is not None:
+            said = self._tokenizer.encode_batch(list(answers), add_special_tokens=False)
+            room = [self.context_length - len(row) - 1 for row in rows]
+            ends = [e.ids[:n] for e, n in zip(said, room, strict=True)]
+            rows = [[*row, *end, self.end_token_id] for row, end in zip(rows, ends, strict=True)]
+        return _padded(rows, self.pad_token_id), begins
+
+    @property
+    def start_token_ids(self) -> list[int]:
+        """Padding and the tokens that only ever come first: never a next word."""
+        names = self._tokenizer.get_added_tokens_decoder()
+        return sorted(i for i in names if i != self.end_token_id)
 
     def style_token_id(self, style: str) -> int:
         return self._id(f"<{style}>")

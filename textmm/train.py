@@ -8,9 +8,11 @@ import math
 import os
 import time
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,10 +21,11 @@ from torch import Tensor, nn
 from textmm import checkpoint, trunk_cache
 from textmm.config import ModelConfig, from_mapping, named_model
 from textmm.image import CNN
-from textmm.losses import captioning_loss, contrastive_loss, next_words
+from textmm.losses import captioning_loss, contrastive_loss, next_words, shortened
 from textmm.model import TextMultiModalModel
-from textmm.pairs import Pairs, PairSource, Phrases
+from textmm.pairs import CaptionPhrase, Pairs, PairSource, Phrases
 from textmm.pretrained import load_tokenizer, trunks_of
+from textmm.reinforce import CiderReward, reinforced_loss, sample_words
 from textmm.text import PretrainedText
 from textmm.tokenizers import BytePair, Tokenizer
 from textmm.trunk_cache import CachedInputs, LiveInputs, TrunkInputs
@@ -49,6 +52,17 @@ class Stage:
     grad_clip_norm: float = 1.0
     contrastive_loss_weight: float = 1.0
     caption_loss_weight: float = 0.0
+    question_loss_weight: float = 0.0
+    reward_weight: float = 0.0
+    """Of captions sampled and rewarded by CIDEr-D (`reinforce.py`)."""
+    reward_style: str = "photo"
+    reward_batch_size: int = 48
+    reward_samples: int = 5
+    short_dims: tuple[int, ...] = ()
+    """Vectors cut to these sizes must do as well: the contrastive loss is the mean over them and the whole (Kusupati et
+    al. 2022, Matryoshka)."""
+    average_last: float = 0.0
+    """Weights become their mean over the last part of the stage, 0..1 (Izmailov et al. 2018)."""
     label_smoothing: float = 0.0
     scale_start: float = 0.0
     """The factor on cosines that the stage starts from; 0 keeps what is there."""
@@ -67,6 +81,8 @@ class TrainConfig:
     sources: tuple[PairSource, ...]
     stages: tuple[Stage, ...]
     phrases: tuple[Phrases, ...] = ()
+    questions: str = ""
+    """A TOML file of questions (`questions.py`): a name in textmm/recipes, or a path."""
     seed: int = 1
     half: bool = False
     """Store the weights as float16."""
@@ -79,10 +95,19 @@ class TrainConfig:
         """A recipe in TOML. ValueError names an unknown key."""
         with path.open("rb") as file:
             data = tomllib.load(file)
-        parts = {"sources": PairSource, "stages": Stage, "phrases": Phrases}
+        data["sources"] = [_source(d) for d in data.get("sources", [])]
+        parts = {"stages": Stage, "phrases": Phrases}
         for name, kind in parts.items():
             data[name] = [from_mapping(kind, d, where=f"{name}.") for d in data.get(name, [])]
         return from_mapping(cls, data)
+
+
+def _source(data: Mapping[str, Any]) -> PairSource:
+    said = [
+        from_mapping(CaptionPhrase, d, where="sources.caption_phrases.")
+        for d in data.get("caption_phrases", [])
+    ]
+    return from_mapping(PairSource, {**data, "caption_phrases": said}, where="sources.")
 
 
 @dataclass(frozen=True)
@@ -105,7 +130,14 @@ def train(config: TrainConfig, *, data: Path, trunks: Path, out: Path) -> Iterat
     torch.manual_seed(config.seed)
     out.mkdir(parents=True, exist_ok=True)
     cache = out / "cache"
-    pairs = Pairs(config.sources, config.phrases, data=data, drawings=cache, seed=config.seed)
+    pairs = Pairs(
+        config.sources,
+        config.phrases,
+        data=data,
+        drawings=cache,
+        seed=config.seed,
+        questions=config.questions,
+    )
 
     architecture = named_model(config.model)
     model = checkpoint.build(architecture, trunks)
@@ -132,8 +164,10 @@ def train(config: TrainConfig, *, data: Path, trunks: Path, out: Path) -> Iterat
         if first_step == 0 and stage.scale_start:
             model.logit_scale.data.fill_(math.log(stage.scale_start))
         optimizer = _optimizer(model, stage, locked=locked)
+        mean = MeanWeights(model)
         if state is not None:
-            optimizer.load_state_dict(state)  # type: ignore[arg-type]
+            optimizer.load_state_dict(state["optimizer"])
+            mean.load(state["mean"])
         model.train()
         started, seen = time.perf_counter(), 0
         for step in range(first_step, stage.steps):
@@ -142,13 +176,50 @@ def train(config: TrainConfig, *, data: Path, trunks: Path, out: Path) -> Iterat
             losses = run.step(stage, number, step, optimizer)
             seen += stage.batch_size
             last = step + 1 == stage.steps
+            mean.follow(model, stage, step)
             if last or (step + 1) % config.log_every == 0:
                 rate = seen / (time.perf_counter() - started)
                 _log(out / "training.csv", stage.name, step + 1, losses)
                 yield Progress(stage.name, step + 1, stage.steps, losses, rate)
             if last or (step + 1) % config.save_every == 0:
-                _save(out, config, run, optimizer, (number + 1, 0) if last else (number, step + 1))
+                _save(out, config, run, optimizer, mean, (number + 1, 0) if last else (number, step + 1))
         first_step, state = 0, None
+
+
+class MeanWeights:
+    """The mean of the weights that learn, over the steps it was added at."""
+
+    def __init__(self, model: nn.Module) -> None:
+        learning = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        self._sums = {name: torch.zeros_like(p) for name, p in learning.items()}
+        self._count = 0
+
+    def follow(self, model: nn.Module, stage: Stage, step: int) -> None:
+        """After a step of the stage; after its last one the model has the mean."""
+        if step >= stage.steps * (1 - stage.average_last):
+            self._add(model)
+        if step + 1 == stage.steps and self._count:
+            self._give(model)
+
+    @torch.no_grad()
+    def _add(self, model: nn.Module) -> None:
+        self._count += 1
+        for name, parameter in model.named_parameters():
+            if name in self._sums:
+                self._sums[name].add_(parameter.detach())
+
+    @torch.no_grad()
+    def _give(self, model: nn.Module) -> None:
+        for name, parameter in model.named_parameters():
+            if name in self._sums:
+                parameter.copy_(self._sums[name] / self._count)
+
+    def state(self) -> dict[str, Any]:
+        return {"sums": self._sums, "count": self._count} if self._count else {}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        if state:
+            self._sums, self._count = dict(state["sums"]), int(state["count"])
 
 
 @dataclass(frozen=True)
@@ -172,7 +243,16 @@ class _Run:
                 losses["contrastive"] = self._contrastive(stage, number, step, rng)
             if stage.caption_loss_weight:
                 losses["captioning"] = self._captioning(stage, number, step, rng)
-        weights = {"contrastive": stage.contrastive_loss_weight, "captioning": stage.caption_loss_weight}
+            if stage.question_loss_weight:
+                losses["questions"] = self._questions(stage, number, step, rng)
+            if stage.reward_weight:
+                losses["reward"] = self._reinforced(stage, number, step, rng)
+        weights = {
+            "contrastive": stage.contrastive_loss_weight,
+            "captioning": stage.caption_loss_weight,
+            "questions": stage.question_loss_weight,
+            "reward": stage.reward_weight,
+        }
         total = torch.stack([weights[k] * v for k, v in losses.items()]).sum()
         if not torch.isfinite(total):
             raise TrainingFailed(f"stage {stage.name}, step {step}: the loss is {float(total.detach())}")
@@ -188,23 +268,85 @@ class _Run:
         positives = torch.from_numpy(self.pairs.positives(draw))
         ignored = torch.from_numpy(self.pairs.ignored(draw))
         scale = self.model.scale(math.log(stage.scale_max))
-        return contrastive_loss(image_features, text_features, scale, positives, ignored=ignored)
+        losses = [
+            contrastive_loss(
+                shortened(image_features, dim),
+                shortened(text_features, dim),
+                scale,
+                positives,
+                ignored=ignored,
+            )
+            for dim in (*stage.short_dims, image_features.shape[1])
+        ]
+        return torch.stack(losses).mean()
 
     def _captioning(self, stage: Stage, number: int, step: int, rng: np.random.Generator) -> Tensor:
         draw = self.pairs.draw_captions(stage.batch_size, stage=number, step=step)
-        vocabulary, decoder = self.vocabulary, self.model.decoder
-        assert vocabulary is not None and decoder is not None
+        vocabulary = self.vocabulary
+        assert vocabulary is not None
         words = vocabulary.ids(draw.captions, start="<start>")
         words[:, 0] = torch.tensor([vocabulary.style_token_id(style) for style in draw.styles])
         tokens = self.model.image.tokens(self.inputs.pictures(draw.picture_ids, rng, memory=True))
+        said = torch.zeros(len(words), dtype=torch.int64)
+        return self._said(words, said, tokens, label_smoothing=stage.label_smoothing)
+
+    def _questions(self, stage: Stage, number: int, step: int, rng: np.random.Generator) -> Tensor:
+        """The answers must follow; of the questions nothing is asked."""
+        draw = self.pairs.draw_questions(stage.batch_size, stage=number, step=step)
+        vocabulary = self.vocabulary
+        assert vocabulary is not None
+        words, begins = vocabulary.question_ids(
+            [q.text for q in draw.questions], [q.answer for q in draw.questions]
+        )
+        tokens = self.model.image.tokens(self.inputs.pictures(draw.picture_ids, rng, memory=True))
+        return self._said(words, begins, tokens, label_smoothing=0.0)
+
+    def _said(self, words: Tensor, begins: Tensor, tokens: Tensor, *, label_smoothing: float) -> Tensor:
+        """Loss of words [B, T] from those at `begins` [B] on, given image tokens."""
+        vocabulary, decoder = self.vocabulary, self.model.decoder
+        assert vocabulary is not None and decoder is not None
         states, following = [], []
         for rows in (words != vocabulary.pad_token_id).sum(1).argsort().chunk(LENGTH_GROUPS):
             short = words[rows, : int((words[rows] != vocabulary.pad_token_id).sum(1).max())]
-            where, next_ones = next_words(short, vocabulary.pad_token_id)
+            where, next_ones = next_words(short, vocabulary.pad_token_id, begins[rows])
             states.append(decoder.states(short, tokens[rows])[where])
             following.append(next_ones)
         logits = decoder.logits(torch.cat(states))
-        return captioning_loss(logits, torch.cat(following), label_smoothing=stage.label_smoothing)
+        return captioning_loss(logits, torch.cat(following), label_smoothing=label_smoothing)
+
+    def _reinforced(self, stage: Stage, number: int, step: int, rng: np.random.Generator) -> Tensor:
+        vocabulary, decoder = self.vocabulary, self.model.decoder
+        assert vocabulary is not None and decoder is not None
+        draw = self.pairs.draw_captions(
+            stage.reward_batch_size, stage=number, step=step, style=stage.reward_style
+        )
+        was_training = self.model.training
+        self.model.eval()  # what is rewarded must be what was sampled: no dropout
+        tokens = self.model.image.tokens(self.inputs.pictures(draw.picture_ids, rng, memory=True))
+        words = sample_words(
+            decoder,
+            tokens,
+            samples=stage.reward_samples,
+            start=vocabulary.style_token_id(stage.reward_style),
+            end=vocabulary.end_token_id,
+            pad=vocabulary.pad_token_id,
+            length=vocabulary.context_length,
+            never=vocabulary.start_token_ids,
+        )
+        captions = [vocabulary.decode(row) for row in words.tolist()]
+        pictures = np.repeat(draw.picture_ids, stage.reward_samples).tolist()
+        rewards = torch.tensor([self.reward(i, said) for i, said in zip(pictures, captions, strict=True)])
+        logits = decoder(words, tokens.repeat_interleave(stage.reward_samples, 0))
+        self.model.train(was_training)
+        return reinforced_loss(
+            logits, words, rewards.view(-1, stage.reward_samples), pad=vocabulary.pad_token_id
+        )
+
+    @cached_property
+    def reward(self) -> CiderReward:
+        styles = {stage.reward_style for stage in self.config.stages if stage.reward_weight}
+        (style,) = styles
+        return CiderReward(self.pairs.sentences(style))
 
 
 def _vocabulary(model: TextMultiModalModel, pairs: Pairs, out: Path) -> BytePair | None:
@@ -219,7 +361,7 @@ def _vocabulary(model: TextMultiModalModel, pairs: Pairs, out: Path) -> BytePair
         pairs.caption_texts(),
         decoder.vocab_size,
         context_length=decoder.context_length,
-        styles=decoder.styles,
+        styles=decoder.start_tokens,
     )
 
 
@@ -269,7 +411,12 @@ def _learning_rate(stage: Stage, step: int) -> float:
 
 
 def _save(
-    out: Path, config: TrainConfig, run: _Run, optimizer: torch.optim.Optimizer, at: tuple[int, int]
+    out: Path,
+    config: TrainConfig,
+    run: _Run,
+    optimizer: torch.optim.Optimizer,
+    mean: MeanWeights,
+    at: tuple[int, int],
 ) -> None:
     name = config.model
     checkpoint.save(out, run.model, run.vocabulary, name=name, half=config.half)
@@ -279,19 +426,20 @@ def _save(
         "step": at[1],
         "model": trained,
         "optimizer": optimizer.state_dict(),
+        "mean": mean.state(),
     }
     checkpoint.save_training(out / "training.pt", state)
 
 
-def _resume(out: Path, model: TextMultiModalModel) -> tuple[int, int, object | None]:
-    """(stage, step, optimiser state) to go on from; the start when nothing was saved."""
+def _resume(out: Path, model: TextMultiModalModel) -> tuple[int, int, dict[str, Any] | None]:
+    """(stage, step, state of optimiser and mean) to go on from; the start when nothing was saved."""
     path = out / "training.pt"
     if not path.exists():
         return 0, 0, None
     state = checkpoint.load_training(path)
     model.load_state_dict(state["model"], strict=False)  # type: ignore[arg-type]
     stage, step = int(state["stage"]), int(state["step"])  # type: ignore[call-overload]
-    return stage, step, state["optimizer"] if step else None
+    return stage, step, state if step else None
 
 
 def _forget_log(path: Path, done: Sequence[Stage], step: int) -> None:
