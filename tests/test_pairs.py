@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 
 from tests.drawn import draw
-from textmm.pairs import CaptionDraw, CaptionPhrase, Draw, Pairs, PairSource, Phrases
+from textmm.pairs import (
+    CaptionDraw,
+    CaptionPhrase,
+    Draw,
+    Pairs,
+    PairSource,
+    Phrases,
+    brand_words,
+    without_brand,
+)
 from textmm.sources import SourceError
 from textmm.wording import read_translations
 
@@ -267,3 +276,63 @@ def test_items_with_a_problem_are_left_out_and_a_missing_source_is_refused(tmp_p
     assert len(pairs_of(tmp_path, (PairSource(source="m.csv", share=1.0),)).items) == 1
     with pytest.raises(SourceError, match=r"gone\.csv: there is no such folder or file"):
         pairs_of(tmp_path, (PairSource(source="gone.csv", share=1.0),))
+
+
+TITLES = (
+    *(f"Acme Men {colour} Shirt" for colour in COLOURS),
+    *(f"United Colors of Paris Women {colour} Dress" for colour in COLOURS),
+    *(f"Red Tape Men {colour} Shoes" for colour in ("Black", "Red", "Brown", "Red")),
+    "Men Blue Shirt",
+)
+
+
+def test_words_that_titles_begin_with_and_hardly_have_within_are_brands() -> None:
+    brands = brand_words(TITLES)
+
+    assert brands >= {"Acme", "United", "Colors", "of", "Paris"}
+    assert not brands & {"Men", "Women", "Shirt", "Dress", "Shoes", "Black"}
+
+
+@pytest.mark.parametrize(
+    ("title", "left"),
+    [
+        ("Acme Men Red Shirt", "Men Red Shirt"),
+        ("United Colors of Paris Women Red Dress", "Women Red Dress"),
+        ("Women Red Dress of Paris", "Women Red Dress of Paris"),
+        ("Acme", "Acme"),
+    ],
+)
+def test_a_title_loses_the_brand_that_it_begins_with(title: str, left: str) -> None:
+    assert without_brand(title, brand_words(TITLES)) == left
+
+
+def test_captions_of_a_source_say_no_brands_and_its_queries_do(tmp_path: Path) -> None:
+    draw("circle", "red").save(tmp_path / "red.png")
+    rows = [["key", "path", "title"], *([f"k{i}", "red.png", title] for i, title in enumerate(TITLES))]
+    with (tmp_path / "brands.csv").open("w", newline="") as file:
+        csv.writer(file).writerows(rows)
+    source = PairSource(source="brands.csv", share=1.0, caption_share=1.0, style="title", strip_brands=True)
+    pairs = pairs_of(tmp_path, (source,))
+
+    assert not any("Acme" in text for text in pairs.caption_texts())
+    assert not any("Acme" in text for text in pairs.draw_captions(11, stage=0, step=0).captions)
+    assert any("Acme" in text for text in pairs.texts)
+
+
+def test_a_caption_in_another_language_has_its_words(shop: Path) -> None:
+    phrase = CaptionPhrase(style="attributes_zh", template="{colour}{kind}", share=1.0, translations="zh.csv")
+    pairs = pairs_of(
+        shop, (PairSource(source="shop.csv", share=1.0, caption_share=1.0, caption_phrases=(phrase,)),)
+    )
+
+    drawn = pairs.draw_captions(12, stage=0, step=0)
+
+    assert set(drawn.styles) == {"attributes_zh"}
+    assert any(said.startswith("红色") for said in drawn.captions)
+
+
+def test_captions_of_one_style_only(pairs: Pairs) -> None:
+    drawn = pairs.draw_captions(12, stage=0, step=0, style="title")
+
+    assert set(drawn.styles) == {"title"} and len(drawn.captions) == len(drawn.picture_ids) > 0
+    assert set(pairs.sentences("title")) == set(range(12)) and pairs.sentences("photo") == {}

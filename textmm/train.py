@@ -59,8 +59,8 @@ class Stage:
     reward_batch_size: int = 48
     reward_samples: int = 5
     short_dims: tuple[int, ...] = ()
-    """Vectors cut to these sizes must do as well: the contrastive loss is the mean over them and the whole (Kusupati et
-    al. 2022, Matryoshka)."""
+    """Vectors cut to these sizes must do as well: the contrastive loss is the mean of that of the whole and, in each
+    step, of one of them (Kusupati et al. 2022, Matryoshka)."""
     average_last: float = 0.0
     """Weights become their mean over the last part of the stage, 0..1 (Izmailov et al. 2018)."""
     label_smoothing: float = 0.0
