@@ -80,23 +80,23 @@ class BytePair:
         """[n, T]: the token `start`, the words, `<end>`; cut to context_length, padded to the longest."""
         return _padded(self._rows(texts, start), self.pad_token_id)
 
-    def question_ids(
-        self, questions: Sequence[str], answers: Sequence[str] | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """([n, T]: `<question>`, the question, `<answer>`, then the answer and `<end>` where answers are given; [n]: at
-        which place `<answer>` stands). A long question loses its end, so that an answer has room.
-        """
+    def prompts(self, questions: Sequence[str]) -> list[list[int]]:
+        """`<question>`, the question, `<answer>`. A long question loses its end, so that an answer has room."""
         ask, reply = self._id(f"<{QUESTION}>"), self._id(f"<{ANSWER}>")
-        most = self.context_length - ANSWER_ROOM
+        most = self.context_length - ANSWER_ROOM - 2
         asked = self._tokenizer.encode_batch(list(questions), add_special_tokens=False)
-        rows = [[ask, *e.ids[: most - 2], reply] for e in asked]
-        begins = torch.tensor([len(row) - 1 for row in rows])
-        if answers is not None:
-            said = self._tokenizer.encode_batch(list(answers), add_special_tokens=False)
-            room = [self.context_length - len(row) - 1 for row in rows]
-            ends = [e.ids[:n] for e, n in zip(said, room, strict=True)]
-            rows = [[*row, *end, self.end_token_id] for row, end in zip(rows, ends, strict=True)]
-        return _padded(rows, self.pad_token_id), begins
+        return [[ask, *e.ids[:most], reply] for e in asked]
+
+    def answer_ids(self, answers: Sequence[str]) -> list[list[int]]:
+        """The answer, cut to ANSWER_ROOM, and `<end>`."""
+        said = self._tokenizer.encode_batch(list(answers), add_special_tokens=False)
+        return [[*e.ids[: ANSWER_ROOM - 1], self.end_token_id] for e in said]
+
+    def question_ids(self, questions: Sequence[str], answers: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """([n, T]: prompts and answers, padded; [n]: the place of `<answer>` in each)"""
+        prompts = self.prompts(questions)
+        rows = [[*prompt, *answer] for prompt, answer in zip(prompts, self.answer_ids(answers), strict=True)]
+        return _padded(rows, self.pad_token_id), torch.tensor([len(prompt) - 1 for prompt in prompts])
 
     @property
     def start_token_ids(self) -> list[int]:
