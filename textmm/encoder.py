@@ -134,6 +134,7 @@ class Encoder:
             start_token_id=words.style_token_id(style),
             end_token_id=words.end_token_id,
             pad_token_id=words.pad_token_id,
+            never=tuple(words.start_token_ids),
             beams=beams,
             max_length=words.context_length,
         )

@@ -1,39 +1,20 @@
 """Words about pictures: greedy, beam and sampled decoding with a cache, and how likely given answers are."""
 
-# B pictures still open, K beams, N image tokens, P words of a prompt, S words remembered, T words so far, V vocabulary
+# B pictures still open, K beams, N image tokens, T words so far, A answers, V vocabulary
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
-from textmm.cache import Cache
+from textmm.draft import Decoder, Draft
 
 NEVER = float("-inf")
 SCORED_AT_ONCE = 512
 """Words whose logits are held in memory at a time when answers are scored."""
-
-
-class Decoder(Protocol):
-    """What puts a picture into words here: TextDecoder, or another that offers this."""
-
-    @property
-    def context_length(self) -> int:
-        """Words at most, the start token among them."""
-
-    def start(self, image_tokens: Tensor) -> Cache:
-        """Keys and values of pictures [B, N, D]; no words yet."""
-
-    def step(self, words: Tensor, cache: Cache, *, positions: Tensor, seen: Tensor | None = None) -> Tensor:
-        """States [B, Q, D] of words [B, Q] of B pictures; they join the cache. See TextDecoder.step."""
-
-    def logits(self, states: Tensor) -> Tensor:
-        """States [..., D] -> logits of the next word [..., V], in memory of their own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +24,8 @@ class Decoding:
     start_token_id: int
     end_token_id: int
     pad_token_id: int
+    never: tuple[int, ...] = ()
+    """Other words that never come, as padding and the start token never do."""
     beams: int = 3
     min_length: int = 0
     """Words at least before the end token may come; those of the prompt are not counted."""
@@ -99,10 +82,10 @@ def decode(
     if prompts is None:
         prompts = [[decoding.start_token_id]] * len(image_tokens)
     _check_prompts(prompts, len(image_tokens), limit)
-    text = _Text(decoder, image_tokens, prompts, limit)
+    draft = Draft(decoder, image_tokens, prompts, limit)
     if decoding.beams > 1:
-        return _by_beams(text, decoding)
-    return _word_by_word(text, decoding)
+        return _by_beams(draft, decoding)
+    return _word_by_word(draft, decoding)
 
 
 @torch.inference_mode()
@@ -123,15 +106,15 @@ def score(
     longest = max((len(answer) for of_one in answers for answer in of_one), default=0)
     if not longest:
         return [[] for _ in answers]
-    text = _Text(decoder, image_tokens, prompts, decoder.context_length)
+    draft = Draft(decoder, image_tokens, prompts, decoder.context_length)
     most, device = max(map(len, answers)), image_tokens.device
     words = torch.full((len(answers), most, longest), -1)  # [B, A, T]
     for row, of_one in enumerate(answers):
         for at, answer in enumerate(of_one):
             words[row, at, : len(answer)] = torch.tensor(answer)
     words = words.to(device)
-    states = text.states_of(words.clamp_min(0))  # [B, A, T, D]: what each word's successor follows from
-    before = torch.cat([text.last[:, None, None].expand(-1, most, 1, -1), states[:, :, :-1]], dim=2)
+    states = draft.states_of(words.clamp_min(0))  # [B, A, T, D]: what each word's successor follows from
+    before = torch.cat([draft.last[:, None, None].expand(-1, most, 1, -1), states[:, :, :-1]], dim=2)
     real = words >= 0
     n = SCORED_AT_ONCE
     parts = zip(torch.split(before[real], n), torch.split(words[real], n), strict=True)
@@ -170,105 +153,36 @@ def _log_probabilities(decoder: Decoder, states: Tensor, words: Tensor) -> Tenso
     return logits.gather(1, words[:, None])[:, 0] - logits.logsumexp(1)
 
 
-class _Text:
-    """The words about the pictures that are still open, in the decoder's cache.
-
-    Prompts are padded on the right: no word of a prompt sees the padding, and no later one does.
-    """
-
-    def __init__(
-        self, decoder: Decoder, image_tokens: Tensor, prompts: Sequence[Sequence[int]], limit: int
-    ) -> None:
-        device = image_tokens.device
-        self.decoder = decoder
-        self._cache = decoder.start(image_tokens)
-        self._lengths = torch.tensor([len(prompt) for prompt in prompts], device=device)  # [B]
-        words = pad_sequence([torch.tensor(prompt) for prompt in prompts], batch_first=True).to(device)
-        places = torch.arange(words.shape[1], device=device)
-        states = decoder.step(words, self._cache, positions=places)
-        self.last = states[torch.arange(len(words), device=device), self._lengths - 1]
-        """[B, D]: states of the prompts' last words."""
-        self._seen = (places < self._lengths[:, None])[:, None]  # [B, K, S], K is 1 so far
-        self._all_seen = bool(self._seen.all())
-        self.pictures = torch.arange(len(words), device=device)
-        """[B]: which of the pictures given are open."""
-        self.room = limit - self._lengths
-        """[B]: words that may come after each prompt."""
-
-    def grow(self, words: Tensor, count: int) -> Tensor:
-        """Word `count` after the prompt of each beam, [B, K] -> logits of the next [B, K, V]."""
-        batch, beams = words.shape
-        own = torch.eye(beams, dtype=torch.bool, device=words.device).expand(batch, -1, -1)
-        self._seen = torch.cat([self._seen.expand(-1, beams, -1), own], dim=2)
-        alone = beams == 1 and self._all_seen
-        positions = (self._lengths + count)[:, None].expand(-1, beams)
-        states = self.decoder.step(
-            words, self._cache, positions=positions, seen=None if alone else self._seen
-        )
-        return self.decoder.logits(states).float()
-
-    def states_of(self, words: Tensor) -> Tensor:
-        """States [B, A, T, D] of several continuations [B, A, T], none of which sees another."""
-        batch, answers, length = words.shape
-        device = words.device
-        which = torch.arange(answers, device=device).repeat_interleave(length)
-        when = torch.arange(length, device=device).repeat(answers)
-        own = (which[:, None] == which) & (when[:, None] >= when)  # [A T, A T]
-        seen = self._seen.expand(-1, answers * length, -1)
-        seen = torch.cat([seen, own.expand(batch, -1, -1)], dim=2)
-        last = (
-            self.decoder.context_length - 1
-        )  # padding of short answers may stand beyond it, and is never used
-        positions = (self._lengths[:, None] + when).clamp_max(last)
-        states = self.decoder.step(words.flatten(1), self._cache, positions=positions, seen=seen)
-        return states.view(batch, answers, length, -1)
-
-    def follow(self, parents: Tensor) -> None:
-        """Beam j of each picture goes on where beam parents[:, j] was, [B, K]."""
-        self._seen = self._seen.gather(1, parents[:, :, None].expand(-1, -1, self._seen.shape[2]))
-
-    def keep(self, rows: Tensor) -> None:
-        """Only these rows [B'] go on."""
-        self._cache.keep(rows)
-        self._lengths, self._seen = self._lengths[rows], self._seen[rows]
-        self.pictures, self.room = self.pictures[rows], self.room[rows]
-
-
-def _word_by_word(text: _Text, decoding: Decoding) -> list[list[int]]:
-    out: list[list[int]] = [[] for _ in text.pictures]
-    logits = text.decoder.logits(text.last).float()  # [B, V]
+def _word_by_word(draft: Draft, decoding: Decoding) -> list[list[int]]:
+    out: list[list[int]] = [[] for _ in draft.pictures]
+    logits = draft.decoder.logits(draft.last).float()  # [B, V]
     words = logits.new_empty(len(out), 0, dtype=torch.int64)  # [B, T]
-    draws = _draws(decoding, len(out), int(text.room.max())).to(logits.device)
+    draws = uniform_draws(decoding.seed, len(out), int(draft.room.max())).to(logits.device)
     count = 0
     while True:
         _allow(_penalise(logits, words, decoding), count, decoding)
         if decoding.temperature > 0:
-            word = _sample(logits / decoding.temperature, decoding.top_p, draws[text.pictures, count])
+            word = _sample(logits / decoding.temperature, decoding.top_p, draws[draft.pictures, count])
         else:
             word = logits.argmax(1)
         words = torch.cat([words, word[:, None]], dim=1)
         count += 1
-        done = (word == decoding.end_token_id) | (text.room == count)
+        done = (word == decoding.end_token_id) | (draft.room == count)
         if bool(done.any()):
-            for row, ids in zip(text.pictures[done].tolist(), words[done].tolist(), strict=True):
+            for row, ids in zip(draft.pictures[done].tolist(), words[done].tolist(), strict=True):
                 out[row] = ids[:-1] if ids[-1] == decoding.end_token_id else ids
             rows = (~done).nonzero()[:, 0]
             if not len(rows):
                 return out
             words = words[rows]
-            text.keep(rows)
-        logits = text.grow(words[:, -1:], count - 1)[:, 0]
+            draft.keep(rows)
+        logits = draft.grow(words[:, -1:], count - 1)[:, 0]
 
 
-def _draws(decoding: Decoding, pictures: int, length: int) -> Tensor:
-    """Uniform numbers [pictures, length], each row from a generator of its own."""
-    if decoding.temperature == 0:
-        return torch.empty(0)
-    rows = []
-    for picture in range(pictures):
-        generator = torch.Generator().manual_seed(decoding.seed * 1_000_003 + picture)
-        rows.append(torch.rand(length, generator=generator, dtype=torch.float64))
-    return torch.stack(rows)
+def uniform_draws(seed: int, pictures: int, length: int) -> Tensor:
+    """What sampling takes for picture i and its word t: float64 [pictures, length], each row of its own generator."""
+    generators = [torch.Generator().manual_seed(seed * 1_000_003 + picture) for picture in range(pictures)]
+    return torch.stack([torch.rand(length, generator=g, dtype=torch.float64) for g in generators])
 
 
 def _sample(logits: Tensor, top_p: float, draws: Tensor) -> Tensor:
@@ -281,29 +195,29 @@ def _sample(logits: Tensor, top_p: float, draws: Tensor) -> Tensor:
     return words.gather(1, torch.minimum(place, kept - 1))[:, 0]
 
 
-def _by_beams(text: _Text, decoding: Decoding) -> list[list[int]]:
-    search = _Finished(len(text.pictures), decoding)
-    logits = text.decoder.logits(text.last).float()[:, None]  # [B, 1, V]: the prompt is one beam
+def _by_beams(draft: Draft, decoding: Decoding) -> list[list[int]]:
+    search = _Finished(len(draft.pictures), decoding)
+    logits = draft.decoder.logits(draft.last).float()[:, None]  # [B, 1, V]: the prompt is one beam
     words = logits.new_empty(len(logits), 1, 0, dtype=torch.int64)  # [B, K, T]
     scores = logits.new_zeros(len(logits), 1)  # [B, K]
     count = 0
     while True:
         scores, parents, word = _best(logits, words, scores, decoding)
-        text_words = words.gather(1, parents[:, :, None].expand(-1, -1, count))
-        words = torch.cat([text_words, word[:, :, None]], dim=2)
+        own = words.gather(1, parents[:, :, None].expand(-1, -1, count))
+        words = torch.cat([own, word[:, :, None]], dim=2)
         count += 1
-        scores = search.take(text.pictures, words, scores)
-        done = search.settled(text.pictures, scores, text.room) | (text.room == count)
+        scores = search.take(draft.pictures, words, scores)
+        done = search.settled(draft.pictures, scores, draft.room) | (draft.room == count)
         if bool(done.any()):
-            search.close(text.pictures[done], words[done], scores[done])
+            search.close(draft.pictures[done], words[done], scores[done])
             rows = (~done).nonzero()[:, 0]
             if not len(rows):
                 return search.words
             words, scores, parents = words[rows], scores[rows], parents[rows]
-            text.keep(rows)
+            draft.keep(rows)
         if count > 1:
-            text.follow(parents)
-        logits = text.grow(words[:, :, -1], count - 1)
+            draft.follow(parents)
+        logits = draft.grow(words[:, :, -1], count - 1)
 
 
 def _best(logits: Tensor, words: Tensor, scores: Tensor, decoding: Decoding) -> tuple[Tensor, Tensor, Tensor]:
@@ -371,7 +285,7 @@ def _penalise(logits: Tensor, words: Tensor, decoding: Decoding) -> Tensor:
 
 def _allow(logits: Tensor, count: int, decoding: Decoding) -> None:
     """Rule out, in place, what may not come after `count` words."""
-    logits[..., decoding.pad_token_id] = NEVER
-    logits[..., decoding.start_token_id] = NEVER
+    for word in (decoding.pad_token_id, decoding.start_token_id, *decoding.never):
+        logits[..., word] = NEVER
     if count < decoding.min_length:
         logits[..., decoding.end_token_id] = NEVER

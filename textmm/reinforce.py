@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from textmm.fusion import TextDecoder
+from textmm.draft import Decoder, Draft
 from textmm.metrics import caption_words
 
 Vector = dict[tuple[str, ...], float]
@@ -68,7 +68,7 @@ def _ngrams(text: str) -> Counter[tuple[str, ...]]:
 
 @torch.no_grad()
 def sample_words(
-    decoder: TextDecoder,
+    decoder: Decoder,
     image_tokens: Tensor,
     *,
     samples: int,
@@ -80,20 +80,19 @@ def sample_words(
 ) -> Tensor:
     """Words drawn at random from what the decoder expects: image tokens [B, N, D] -> ids [B S, T], `start` first, `pad`
     after `end`. Samples of a picture are neighbours. `never`: ids that are not drawn."""
-    rows = torch.arange(len(image_tokens), device=image_tokens.device).repeat_interleave(samples)
-    cache = decoder.start(image_tokens)
-    for layer in cache:
-        layer.select(rows, image=True)
-    words = torch.full((len(rows), 1), start, device=image_tokens.device)
-    done = torch.zeros(len(rows), dtype=torch.bool, device=image_tokens.device)
-    for position in range(length - 1):
-        logits = decoder.step(words[:, -1:], cache, position=position)[:, -1].float()
-        logits[:, list(never)] = -torch.inf
-        drawn = torch.multinomial(torch.softmax(logits, dim=-1), 1)[:, 0].masked_fill(done, pad)
+    batch, device = len(image_tokens), image_tokens.device
+    draft = Draft(decoder, image_tokens, [[start]] * batch, length)
+    logits = decoder.logits(draft.last).float()[:, None].repeat(1, samples, 1)  # [B, S, V]
+    words = torch.full((batch * samples, 1), start, device=device)
+    done = torch.zeros(len(words), dtype=torch.bool, device=device)
+    for count in range(length - 1):
+        logits[:, :, list(never)] = -torch.inf
+        drawn = torch.multinomial(torch.softmax(logits.flatten(0, 1), dim=-1), 1)[:, 0].masked_fill(done, pad)
         words = torch.cat([words, drawn[:, None]], dim=1)
         done |= drawn == end
-        if bool(done.all()):
+        if bool(done.all()) or count == length - 2:
             break
+        logits = draft.grow(drawn.view(batch, samples), count)
     return words
 
 
