@@ -108,6 +108,8 @@ class Plain:
         open_beams: list[tuple[float, list[int]]] = [(0.0, [])]
         finished: list[tuple[float, list[int]]] = []
         for _ in range(self._most):
+            if not open_beams:
+                break
             grown = [
                 (total + p, said, word)
                 for (total, said), log_p in zip(
