@@ -74,6 +74,7 @@ def test_any_text_can_stand_on_a_sheet(items: list[Item], tmp_path: Path) -> Non
     assert [path.name for path in written] == ["misses-odd.png"]
 
 
+@pytest.mark.slow  # a font is laid out for every label
 def test_the_darkest_cells_of_a_confusion_matrix_are_its_largest_shares(tmp_path: Path) -> None:
     counts = np.zeros((30, 30), dtype=np.int64)
     counts[np.arange(30), np.arange(30)[::-1]] = 5  # each is taken for its opposite

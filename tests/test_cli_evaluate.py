@@ -90,6 +90,7 @@ def test_every_label_has_a_line_the_worst_first(
     assert [line[0] for line in lines] == sorted(per_class, key=lambda label: per_class[label]["f1"])
 
 
+@pytest.mark.slow
 def test_pictures_are_drawn_where_they_shall_be(
     run: Run, catalogue: Path, tiny: Path, tmp_path: Path
 ) -> None:
