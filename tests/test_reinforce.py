@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import torch
 
+from textmm.caption_metrics import cider_d
 from textmm.config import DecoderConfig
 from textmm.fusion import TextDecoder
-from textmm.metrics import cider_d
 from textmm.reinforce import CiderReward, reinforced_loss, sample_words
 
 SENTENCES = {

@@ -85,6 +85,11 @@ class Encoder:
         return decoder.styles if decoder is not None and self._captioner is not None else ()
 
     @property
+    def logit_scale(self) -> float:
+        """What cosines are multiplied by before a softmax makes shares of them."""
+        return float(self._model.scale().detach())
+
+    @property
     def preprocessing(self) -> str:
         """What is done to a picture before the tower, as recorded with a generation."""
         config = self._model.config.vision_cfg

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from textmm.metrics import caption_words
+from textmm.caption_metrics import caption_words
 from textmm.sources import Item
 from textmm.wording import read_translations
 

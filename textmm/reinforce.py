@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from textmm.caption_metrics import caption_words
 from textmm.draft import Decoder, Draft
-from textmm.metrics import caption_words
 
 Vector = dict[tuple[str, ...], float]
 LONGEST, SIGMA = 4, 6.0
