@@ -62,7 +62,7 @@ def test_half_of_the_questions_for_yes_or_no_are_true_and_each_says_what_it_asks
 def test_words_of_a_question_do_not_tell_its_answer(questions: Questions) -> None:
     """Over all items a value is asked for in vain as often as it is true."""
     rng = np.random.default_rng(2)
-    counts: Counter[tuple[str, bool]] = Counter()
+    counts: Counter[tuple[bool, bool]] = Counter()
     for _ in range(600):
         for item in PRODUCTS:
             q = questions.ask(item, rng)
