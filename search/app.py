@@ -41,8 +41,9 @@ def create_app(config: Config, *, encoder: Encoder | None = None) -> Flask:
     database = Database(config.database_url, busy_timeout_s=config.database.busy_timeout_s)
     database.upgrade()
     if encoder is None:
+        model = config.model
         encoder = Encoder.load(
-            config.model.name, config.trunks, device=config.model.device, threads=config.model.threads
+            model.name, config.trunks, models=config.models, device=model.device, threads=model.threads
         )
     engine = SearchEngine(config, database, encoder)
     engine.start()

@@ -16,7 +16,7 @@ from textmm.config import check_positive, from_mapping
 @dataclass(frozen=True, kw_only=True)
 class ModelSection:
     name: str = "mini"
-    """A bundled model, or a folder that `textmm train` wrote."""
+    """A bundled model, a folder that `textmm train` wrote, or one of open_clip's: ARCHITECTURE/TAG, hf-hub:ORG/NAME."""
     device: str = "cpu"
     """cpu, cuda, cuda:1 …"""
     threads: int = 2
@@ -71,6 +71,11 @@ class Config:
     @property
     def trunks(self) -> Path:
         return Path(self.model.trunks) if self.model.trunks else self.data / "trunks"
+
+    @property
+    def models(self) -> Path:
+        """Where published models are (open_clip_models)."""
+        return self.data / "models"
 
     @classmethod
     def load(cls, path: Path | None = None, *, data: Path | None = None) -> Config:

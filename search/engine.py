@@ -220,8 +220,10 @@ class SearchEngine:
         return self.live.view(collection)
 
     def _load(self, name: str) -> Encoder:
-        model = self.config.model
-        return Encoder.load(name, self.config.trunks, device=model.device, threads=model.threads)
+        config, model = self.config, self.config.model
+        return Encoder.load(
+            name, config.trunks, models=config.models, device=model.device, threads=model.threads
+        )
 
     def _hit(
         self, collection: Collection, record: ImageRecord, score: float, caption: m.Caption | None

@@ -19,6 +19,7 @@ MAY_IMPORT = {
     "flask": ("search/http/", "search/web/", "search/app.py"),
     "click": ("search/cli/",),
     "httpx": ("search/client.py",),
+    "open_clip": ("textmm/open_clip_module.py",),
 }
 """Package -> where it may be imported; context.py only names errors."""
 

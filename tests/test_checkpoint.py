@@ -42,7 +42,7 @@ def test_what_is_saved_loads_bit_for_bit(
     assert loaded.model.config == TINY
     assert loaded.model.state_dict().keys() == state.keys()
     assert all(torch.equal(tensor, state[name]) for name, tensor in loaded.model.state_dict().items())
-    assert loaded.captioner is not None
+    assert isinstance(loaded.captioner, BytePair)
     assert loaded.captioner.vocabulary == vocabulary.vocabulary
     assert loaded.captioner.context_length == 24
     assert not loaded.model.training

@@ -59,12 +59,15 @@ def test_lists_become_tuples() -> None:
     ("part", "message"),
     [
         ({"embed_dim": 0}, r"model\.embed_dim must be at least 1, got 0"),
-        ({"vision_cfg": {"kind": "resnet"}}, "vision_cfg.kind must be one of vit, cnn, got 'resnet'"),
+        (
+            {"vision_cfg": {"kind": "resnet"}},
+            "vision_cfg.kind must be one of vit, cnn, open_clip, got 'resnet'",
+        ),
         ({"vision_cfg": {"resize_mode": "pad"}}, "resize_mode must be one of squash, shortest, got 'pad'"),
         ({"vision_cfg": {"layers": 0}}, r"vision_cfg\.layers must be at least 1, got 0"),
         (
             {"text_cfg": {"kind": "gpt"}},
-            "text_cfg.kind must be one of causal, bert, sentence, pair, got 'gpt'",
+            "text_cfg.kind must be one of causal, bert, sentence, pair, open_clip, got 'gpt'",
         ),
         ({"text_cfg": {"heads": -2}}, r"text_cfg\.heads must be at least 1, got -2"),
         ({"multimodal_cfg": {"width": 0}}, r"multimodal_cfg\.width must be at least 1, got 0"),

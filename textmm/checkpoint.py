@@ -16,8 +16,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from textmm.clip_tokenizer import ClipTokenizer
 from textmm.config import ModelConfig
 from textmm.model import TextMultiModalModel
+from textmm.open_clip_module import OpenClipModule
 from textmm.pretrained import TRUNKS, load_tokenizer, load_trunks, trunks_of
 from textmm.tokenizers import BytePair, Tokenizer
 
@@ -27,9 +29,9 @@ LOCKED = ("image.features.", "text.trunks.")
 
 @dataclass(frozen=True)
 class LoadedModel:
-    model: TextMultiModalModel
+    model: TextMultiModalModel | OpenClipModule
     tokenizer: Tokenizer
-    captioner: BytePair | None
+    captioner: BytePair | ClipTokenizer | None
     """The decoder's vocabulary; None for a model without a decoder."""
     model_id: str
     """Name and a hash over configuration, trained weights, vocabulary and trunks."""
@@ -56,8 +58,7 @@ def load(name: str, trunks: Path) -> LoadedModel:
     `trunks` is the folder of pretrained trunk weights. Raises ValueError for an unknown name, WeightsMissing.
     """
     folder = find(name)
-    stored = json.loads((folder / "config.json").read_text())
-    config = ModelConfig.parse(stored["model"])
+    config = stored_config(folder)
     model = build(config, trunks)
     state = {k: v.float() for k, v in load_file(folder / "model.safetensors").items()}
     missing, unexpected = model.load_state_dict(state, strict=False)
@@ -88,8 +89,14 @@ def find(name: str) -> Path:
         if (folder / "config.json").is_file():
             return folder
     raise ValueError(
-        f"there is no model {name!r}: give a folder with config.json or one of {', '.join(bundled_names())}"
+        f"there is no model {name!r}: give a folder with config.json or one of {', '.join(bundled_names())}, "
+        f"or a published model as ARCHITECTURE/TAG or hf-hub:ORG/NAME"
     )
+
+
+def stored_config(folder: Path) -> ModelConfig:
+    """The architecture of a checkpoint folder."""
+    return ModelConfig.parse(json.loads((folder / "config.json").read_text())["model"])
 
 
 def bundled_names() -> list[str]:

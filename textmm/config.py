@@ -15,7 +15,8 @@ T = TypeVar("T")
 @dataclass(frozen=True, kw_only=True)
 class ImageConfig:
     kind: str = "vit"
-    """`vit`: patches and attention. `cnn`: a pretrained, locked EfficientNet-Lite with a trained head."""
+    """`vit`: patches and attention. `cnn`: a pretrained, locked EfficientNet-Lite with a trained head. `open_clip`: a
+    module of open_clip's own, of which only size and preprocessing are said here."""
     image_size: int = 224
     """Pixels a side of the square that the tower sees."""
     resize_mode: str = "squash"
@@ -23,10 +24,21 @@ class ImageConfig:
     mean: tuple[float, float, float] = (0.48145466, 0.4578275, 0.40821073)
     """Per channel, on a scale of 0..1; open_clip's by default."""
     std: tuple[float, float, float] = (0.26862954, 0.26130258, 0.27577711)
+    interpolation: str = "bicubic"
+    """`bicubic` or `bilinear`."""
+    exact_resize: bool = False
+    """Resample every pixel and crop as torchvision does, as open_clip's models were trained; else Pillow may shrink a
+    large photo by a whole factor first, which is several times faster."""
     width: int = 768
     layers: int = 12
     heads: int = 12
     patch_size: int = 32
+    mlp_ratio: float = 4.0
+    """Hidden width of the MLPs of a `vit`, in widths."""
+    attentional_pool: bool = False
+    """Tokens of a `vit` are pooled by attention, as in CoCa: the first is the picture's, the rest the decoder's."""
+    attn_pooler_queries: int = 256
+    attn_pooler_heads: int = 8
     trunk: str = ""
     """Name of the pretrained trunk of a `cnn` (see pretrained.TRUNKS)."""
     head_width: int = 1024
@@ -37,28 +49,34 @@ class ImageConfig:
     """Whether a `cnn` hands on two more: its pooled features, and the picture's place in the shared space."""
 
     def __post_init__(self) -> None:
-        _one_of("vision_cfg.kind", self.kind, ("vit", "cnn"))
+        _one_of("vision_cfg.kind", self.kind, ("vit", "cnn", "open_clip"))
         _one_of("vision_cfg.resize_mode", self.resize_mode, ("squash", "shortest"))
-        check_positive("vision_cfg", self, ("image_size", "width", "layers", "heads", "patch_size"))
+        _one_of("vision_cfg.interpolation", self.interpolation, ("bicubic", "bilinear"))
+        sizes = ("image_size", "width", "layers", "heads", "patch_size")
+        check_positive("vision_cfg", self, (*sizes, "attn_pooler_queries", "attn_pooler_heads"))
 
 
 @dataclass(frozen=True, kw_only=True)
 class TextConfig:
     kind: str = "causal"
-    """`causal`: CLIP's Transformer. `bert`, `sentence`: one pretrained trunk. `pair`: both of them."""
+    """`causal`: CLIP's Transformer. `bert`, `sentence`: one pretrained trunk. `pair`: both of them. `open_clip`: a
+    module of open_clip's own."""
     context_length: int = 77
     """Tokens kept of a text; the rest is cut."""
     vocab_size: int = 49408
     width: int = 512
     layers: int = 12
     heads: int = 8
+    mlp_ratio: float = 4.0
+    embed_cls: bool = False
+    """A class token at the end stands for a text of a `causal` tower, as in CoCa; else its end token does."""
     trunks: tuple[str, ...] = ()
     """Names of the pretrained trunks (see pretrained.TRUNKS), in the order of their features."""
     head_width: int = 1024
     """Hidden width of the trained head over pretrained trunks."""
 
     def __post_init__(self) -> None:
-        _one_of("text_cfg.kind", self.kind, ("causal", "bert", "sentence", "pair"))
+        _one_of("text_cfg.kind", self.kind, ("causal", "bert", "sentence", "pair", "open_clip"))
         check_positive("text_cfg", self, ("context_length", "vocab_size", "width", "layers", "heads"))
 
 
@@ -67,6 +85,8 @@ QUESTION, ANSWER = "question", "answer"
 
 @dataclass(frozen=True, kw_only=True)
 class DecoderConfig:
+    kind: str = "fusion"
+    """`fusion`: a decoder of its own words. `coca`: open_clip's CoCa, layers on top of the text tower's."""
     width: int = 256
     layers: int = 2
     heads: int = 4
@@ -79,6 +99,7 @@ class DecoderConfig:
     """Whether it answers questions: `<question>`, the question, `<answer>`, the answer."""
 
     def __post_init__(self) -> None:
+        _one_of("multimodal_cfg.kind", self.kind, ("fusion", "coca"))
         check_positive("multimodal_cfg", self, ("width", "layers", "heads", "vocab_size", "context_length"))
 
     @property
@@ -95,6 +116,8 @@ class ModelConfig:
     text_cfg: TextConfig
     multimodal_cfg: DecoderConfig | None = None
     """None: a model without words of its own (CLIP)."""
+    quick_gelu: bool = False
+    """OpenAI's estimate of GELU in `vit` and `causal`, with which some weights were trained."""
 
     def __post_init__(self) -> None:
         check_positive("model", self, ("embed_dim",))

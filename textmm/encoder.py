@@ -15,12 +15,14 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from textmm import checkpoint, generate
+from textmm import checkpoint, generate, open_clip_models
 from textmm.bert import Bert
 from textmm.checkpoint import LoadedModel
+from textmm.clip_tokenizer import ClipTokenizer
 from textmm.fusion import TextDecoder
 from textmm.image import CNN, Encoded
 from textmm.model import TextMultiModalModel
+from textmm.open_clip_module import OpenClipModule
 from textmm.text import PretrainedText
 from textmm.tokenizers import BytePair
 from textmm.transforms import fit, to_tensor
@@ -74,9 +76,16 @@ class Encoder:
             _to_bfloat16(self._model)
 
     @classmethod
-    def load(cls, name: str, trunks: Path, *, device: str = "cpu", threads: int = 2) -> Encoder:
-        """A bundled model by name or a checkpoint folder. Raises ValueError, WeightsMissing."""
-        return cls(checkpoint.load(name, trunks), device=device, threads=threads)
+    def load(
+        cls, name: str, trunks: Path, *, models: Path | None = None, device: str = "cpu", threads: int = 2
+    ) -> Encoder:
+        """A bundled model by name, a checkpoint folder, or a published model whose files are in `models`.
+
+        Raises ValueError, WeightsMissing.
+        """
+        published = open_clip_models.find(name, models)
+        loaded = checkpoint.load(name, trunks) if published is None else open_clip_models.load(published)
+        return cls(loaded, device=device, threads=threads)
 
     @property
     def styles(self) -> tuple[str, ...]:
@@ -170,7 +179,7 @@ class Encoder:
 
     def _asked(self) -> tuple[BytePair, TextDecoder]:
         words, decoder = self._captioner, self._model.decoder
-        if not self.asks or words is None or decoder is None:
+        if not self.asks or not isinstance(words, BytePair) or not isinstance(decoder, TextDecoder):
             raise ValueError(f"model {self.model_id} was not trained to answer questions")
         return words, decoder
 
@@ -212,7 +221,7 @@ class Encoder:
         return [words.decode(row) for rows in decoded for row in rows]
 
     @staticmethod
-    def _decoding(words: BytePair, *, start: int, beams: int) -> generate.Decoding:
+    def _decoding(words: BytePair | ClipTokenizer, *, start: int, beams: int) -> generate.Decoding:
         return generate.Decoding(
             start_token_id=start,
             end_token_id=words.end_token_id,
@@ -229,8 +238,10 @@ def _rows(parts: list[Tensor], embed_dim: int) -> NDArray[np.float32]:
     return np.ascontiguousarray(torch.cat(parts).float().cpu().numpy())
 
 
-def _to_bfloat16(model: TextMultiModalModel) -> None:
+def _to_bfloat16(model: TextMultiModalModel | OpenClipModule) -> None:
     """Locked trunks to bfloat16: the convolutions channels-last, BERT's matrices; heads stay float32."""
+    if isinstance(model, OpenClipModule):
+        return
     image, text = model.image, model.text
     if isinstance(image, CNN):
         image.features.to(torch.bfloat16).to(memory_format=torch.channels_last)

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from textmm.colour import COLOUR_WIDTH, colour_features
 from textmm.config import ImageConfig
 from textmm.efficientnet import HEAD_WIDTH, EfficientNetLite
-from textmm.layers import Block, ProjectionHead
+from textmm.layers import Attention, Block, ProjectionHead
 
 
 class TrunkOutput(NamedTuple):
@@ -57,27 +57,57 @@ class ImageEncoder(nn.Module):
         return Encoded(self.project(out), self.tokens(out))
 
 
-class ViT(ImageEncoder):
-    """Vision Transformer (Dosovitskiy et al. 2021) with CLIP's norm before the blocks."""
+class AttentionalPooler(nn.Module):
+    """Learned queries ask the tokens of a picture (CoCa, Yu et al. 2022, as open_clip has it)."""
 
     def __init__(self, config: ImageConfig, embed_dim: int) -> None:
         super().__init__()
+        self.query = nn.Parameter(torch.randn(config.attn_pooler_queries, embed_dim))
+        self.norm_query = nn.LayerNorm(embed_dim)
+        self.norm_tokens = nn.LayerNorm(config.width)
+        self.attention = Attention(embed_dim, config.attn_pooler_heads, source_width=config.width)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """[B, N, D] -> [B, queries, E]"""
+        queries = self.norm_query(self.query).expand(len(tokens), -1, -1)
+        out: Tensor = self.attention(queries, self.attention.keys_values(self.norm_tokens(tokens)))
+        return out
+
+
+class ViT(ImageEncoder):
+    """Vision Transformer (Dosovitskiy et al. 2021) with CLIP's norm before the blocks.
+
+    With an attentional pooler the first of what it gives stands for the picture and the rest are its tokens.
+    """
+
+    def __init__(self, config: ImageConfig, embed_dim: int, *, quick_gelu: bool = False) -> None:
+        super().__init__()
         width, patch = config.width, config.patch_size
-        self.token_width = width
+        pooled = embed_dim if config.attentional_pool else width
+        self.token_width = pooled
         self.patches = nn.Conv2d(3, width, patch, stride=patch, bias=False)
         self.class_token = nn.Parameter(torch.randn(width) * width**-0.5)
         count = (config.image_size // patch) ** 2 + 1
         self.positions = nn.Parameter(torch.randn(count, width) * width**-0.5)
         self.norm_pre = nn.LayerNorm(width)
-        self.blocks = nn.Sequential(*(Block(width, config.heads) for _ in range(config.layers)))
-        self.norm_post = nn.LayerNorm(width)
-        self.projection = nn.Linear(width, embed_dim, bias=False)
+        ratio = config.mlp_ratio
+        self.blocks = nn.Sequential(
+            *(
+                Block(width, config.heads, mlp_ratio=ratio, quick_gelu=quick_gelu)
+                for _ in range(config.layers)
+            )
+        )
+        self.pooler = AttentionalPooler(config, embed_dim) if config.attentional_pool else None
+        self.norm_post = nn.LayerNorm(pooled)
+        self.projection = nn.Linear(pooled, embed_dim, bias=False)
 
     def trunk(self, images: Tensor) -> TrunkOutput:
         x = self.patches(images).flatten(2).transpose(1, 2)  # [B, 3, H, W] -> [B, N, D]
         x = torch.cat([self.class_token.expand(len(x), 1, -1), x], dim=1) + self.positions
-        x = self.norm_post(self.blocks(self.norm_pre(x)))
-        return TrunkOutput(x[:, 0], x, torch.ones(len(x), 1, dtype=torch.bool, device=x.device))
+        x = self.blocks(self.norm_pre(x))
+        x = self.norm_post(x if self.pooler is None else self.pooler(x))
+        memory = x if self.pooler is None else x[:, 1:]
+        return TrunkOutput(x[:, 0], memory, torch.ones(len(x), 1, dtype=torch.bool, device=x.device))
 
     def project(self, out: TrunkOutput) -> Tensor:
         return F.normalize(self.projection(out.pooled).float(), dim=-1)
@@ -161,5 +191,7 @@ def _moments(maps: Tensor, *, deviation: bool) -> list[Tensor]:
     return [mean, (square - mean.square()).clamp_min(0).sqrt()]
 
 
-def image_encoder(config: ImageConfig, embed_dim: int) -> ImageEncoder:
-    return CNN(config, embed_dim) if config.kind == "cnn" else ViT(config, embed_dim)
+def image_encoder(config: ImageConfig, embed_dim: int, *, quick_gelu: bool = False) -> ImageEncoder:
+    if config.kind == "open_clip":
+        raise ValueError("vision_cfg.kind open_clip: such a model is loaded by its name, not built")
+    return CNN(config, embed_dim) if config.kind == "cnn" else ViT(config, embed_dim, quick_gelu=quick_gelu)

