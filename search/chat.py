@@ -22,7 +22,9 @@ def chat(engine: SearchEngine, dialogue: Dialogue, request: m.ChatRequest) -> m.
     model, slash, suffix = request.model.partition("/")
     check_model_name(engine, model)
     if slash and request.collection not in (None, suffix):
-        raise BadRequest(f"model names collection {suffix!r} and collection {request.collection!r}", "collection")
+        raise BadRequest(
+            f"model names collection {suffix!r} and collection {request.collection!r}", "collection"
+        )
     collection = suffix if slash else request.collection
     if request.caption_style is not None:
         engine.captioner.check_style(request.caption_style, "caption_style")
@@ -59,10 +61,14 @@ def check_can_do(request: m.ChatRequest) -> None:
     }
     wished = next((name for name, there in wishes.items() if there), None)
     if wished is not None:
-        raise BadRequest(f"{wished} is not supported: one answer of plain text about pictures and searches", wished)
+        raise BadRequest(
+            f"{wished} is not supported: one answer of plain text about pictures and searches", wished
+        )
     for i, message in enumerate(request.messages):
         if message.tool_calls or message.function_call or message.audio:
-            raise BadRequest(f"messages[{i}] calls tools or holds audio, which this model has none of", f"messages[{i}]")
+            raise BadRequest(
+                f"messages[{i}] calls tools or holds audio, which this model has none of", f"messages[{i}]"
+            )
 
 
 def turns_of(engine: SearchEngine, messages: list[m.ChatMessage]) -> list[Turn]:
@@ -134,7 +140,11 @@ def _keys(textmm: dict[str, object]) -> tuple[str, ...] | None:
     if not isinstance(hits, list):
         return None
     keys = [hit.get("key") for hit in hits if isinstance(hit, dict)]
-    return tuple(key for key in keys if isinstance(key, str)) if all(isinstance(key, str) for key in keys) else None
+    return (
+        tuple(key for key in keys if isinstance(key, str))
+        if all(isinstance(key, str) for key in keys)
+        else None
+    )
 
 
 def _search(asked: Asked) -> m.ChatSearch:

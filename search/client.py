@@ -127,12 +127,19 @@ class Client:
         return [row.embedding for row in response.data if not isinstance(row.embedding, str)]
 
     def chat(
-        self, messages: str | Sequence[Mapping[str, Any]], *, model: str, collection: str | None = None, **fields: Any
+        self,
+        messages: str | Sequence[Mapping[str, Any]],
+        *,
+        model: str,
+        collection: str | None = None,
+        **fields: Any,
     ) -> m.ChatResponse:
         """The answer to a conversation in OpenAI's shape, or to one line; `fields` are those of ChatRequest: k,
         caption_style. Its hits are in choices[0].message.textmm."""
         given = [{"role": "user", "content": messages}] if isinstance(messages, str) else list(messages)
-        request = m.convert(m.ChatRequest, {"model": model, "messages": given, "collection": collection, **fields})
+        request = m.convert(
+            m.ChatRequest, {"model": model, "messages": given, "collection": collection, **fields}
+        )
         return self._send("POST", "/v1/chat/completions", m.ChatResponse, request)
 
     def models(self) -> list[m.Model]:

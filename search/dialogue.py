@@ -104,7 +104,7 @@ class Dialogue:
         """
         if not turns:
             raise BadRequest("messages holds no turn of a user", "messages")
-        lexicon = self._lexicon(collection)
+        lexicon = self.lexicon(collection)
         state = _State()
         *before, last = turns[-MOST_TURNS:]
         for turn in before:
@@ -114,7 +114,7 @@ class Dialogue:
 
     def operations(self, turns: Sequence[Turn], *, collection: str, page: int = 10) -> list[Operation]:
         """What each of the turns was understood to ask for."""
-        lexicon, state = self._lexicon(collection), _State()
+        lexicon, state = self.lexicon(collection), _State()
         return [self._take(turn, state, lexicon, collection, page) for turn in turns]
 
     # -- the conversation ------------------------------------------------------------------------
@@ -312,7 +312,9 @@ class Dialogue:
         usual = None
         if place.collection is not None:
             usual = self._engine.collections.get(place.collection).caption_style
-        return said("caption", say, caption=captioner.caption(shown, captioner.style(place.style, usual)).text)
+        return said(
+            "caption", say, caption=captioner.caption(shown, captioner.style(place.style, usual)).text
+        )
 
     def _decoded(self, picture: str | None) -> Image.Image | None:
         if picture is None:
@@ -351,7 +353,8 @@ class Dialogue:
                 self._intents = Intents(self.encode)
             return self._intents
 
-    def _lexicon(self, collection: str | None) -> Lexicon:
+    def lexicon(self, collection: str | None) -> Lexicon:
+        """Of the collection as it is now; an empty one for none. Raises NotFound."""
         values: Mapping[str, Sequence[str]] = {}
         numbers: Sequence[str] = ()
         if collection is not None:

@@ -1,22 +1,21 @@
 """Intents: what a turn is after, by the nearest of many phrasings in the model's own space of texts.
 
-Values, numbers and places stand as the same placeholder in the phrasings and in the turn, so that "only the red ones" and
-"only the blue ones" are one phrasing.
+Values, numbers and places stand as the same placeholder in the phrasings and in the turn, so that "only the red ones"
+and "only the blue ones" are one phrasing.
 """
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib import resources
 
 import numpy as np
 from numpy.typing import NDArray
 
 from search.lexicon import is_chinese
+from search.phrasings import rows
 
 Rows = NDArray[np.float32]
 Encode = Callable[[Sequence[str]], Rows]
@@ -81,9 +80,7 @@ class Intents:
 @cache
 def phrasings() -> tuple[Phrasing, ...]:
     """Those of phrasings/intents.csv."""
-    file = resources.files("search") / "phrasings" / "intents.csv"
-    with file.open(encoding="utf-8", newline="") as lines:
-        return tuple(Phrasing(row["intent"], row["phrasing"]) for row in csv.DictReader(lines))
+    return tuple(Phrasing(row["intent"], row["phrasing"]) for row in rows("intents.csv"))
 
 
 @cache

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib import resources
 
 import numpy as np
 from numpy.typing import NDArray
 
 from indexer.attributes import AttributeIndex
 from indexer.columns import Lists, Words
+from search.phrasings import rows
 from textmm.pairs import read_translations
 
 Rows = NDArray[np.float32]
@@ -168,10 +167,8 @@ def _candidates(text: str) -> Iterator[tuple[int, int, str]]:
 def _tables() -> tuple[dict[str, list[str]], ...]:
     """value -> forms, in each language: those that training saw, and words of shops."""
     shop: dict[str, list[str]] = {}
-    file = resources.files("search") / "phrasings" / "values.csv"
-    with file.open(encoding="utf-8", newline="") as lines:
-        for row in csv.DictReader(lines):
-            shop.setdefault(row["value"].lower(), []).append(row["form"])
+    for row in rows("values.csv"):
+        shop.setdefault(row["value"].lower(), []).append(row["form"])
     return shop, read_translations("en.csv"), read_translations("zh.csv")
 
 
@@ -199,6 +196,4 @@ def _translations(value: str) -> Iterable[tuple[int, str]]:
 @cache
 def _roles() -> tuple[tuple[str, str], ...]:
     """(slot of the phrasings, an example of a value), from phrasings/roles.csv."""
-    file = resources.files("search") / "phrasings" / "roles.csv"
-    with file.open(encoding="utf-8", newline="") as lines:
-        return tuple((row["role"], row["example"]) for row in csv.DictReader(lines))
+    return tuple((row["role"], row["example"]) for row in rows("roles.csv"))

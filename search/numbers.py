@@ -1,13 +1,13 @@
-"""Numbers in what people write, in English and Chinese: limits ("under 50", 五十以下) and places ("the second", 第二个)."""
+"""Numbers in what people write, in English and Chinese: limits (under 50, 五十以下), places (the second, 第二个)."""
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
-from importlib import resources
+
+from search.phrasings import rows
 
 ABOUT = 0.2
 """'about 50' is from 40 to 60."""
@@ -50,7 +50,9 @@ def limits(text: str) -> list[Limits]:
 def places(text: str) -> list[Place]:
     """Places in a list of hits: 'the second one', 'number 3', '4th', 第二个, 最后一件."""
     return [
-        Place(m.start(), m.end(), hit) for m in _place_pattern().finditer(text) if (hit := _hit(m)) is not None
+        Place(m.start(), m.end(), hit)
+        for m in _place_pattern().finditer(text)
+        if (hit := _hit(m)) is not None
     ]
 
 
@@ -73,10 +75,8 @@ def chinese_number(text: str) -> int:
 def _forms() -> dict[str, dict[str, int | None]]:
     """kind -> form -> its number, from phrasings/numbers.csv."""
     out: dict[str, dict[str, int | None]] = {}
-    file = resources.files("search") / "phrasings" / "numbers.csv"
-    with file.open(encoding="utf-8", newline="") as lines:
-        for row in csv.DictReader(lines):
-            out.setdefault(row["kind"], {})[row["form"]] = int(row["value"]) if row["value"] else None
+    for row in rows("numbers.csv"):
+        out.setdefault(row["kind"], {})[row["form"]] = int(row["value"]) if row["value"] else None
     return out
 
 

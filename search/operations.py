@@ -183,7 +183,11 @@ def applied(asked: Asked | None, operation: Operation, page: int) -> Asked | Non
 
 
 def narrowed(
-    asked: Asked, *, where: Choices | None = None, without: Choices | None = None, bounds: tuple[Bound, ...] = ()
+    asked: Asked,
+    *,
+    where: Choices | None = None,
+    without: Choices | None = None,
+    bounds: tuple[Bound, ...] = (),
 ) -> Asked:
     """What is named last holds: a value that must not be is no longer one that must, and the other way round."""
     where, without = where or {}, without or {}

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from functools import cache
-from importlib import resources
 
 from search import messages as m
 from search.lexicon import is_chinese
 from search.operations import Asked
+from search.phrasings import rows
 
 
-def said(name: str, turn: str, **slots: str) -> str:
+def said(name: str, turn: str, /, **slots: str) -> str:
     """The reply of that name in phrasings/replies.csv."""
     return _table()[name]["zh" if is_chinese(turn) else "en"].format(**slots)
 
@@ -44,11 +43,15 @@ def details_of(hit: m.Hit | m.Image) -> str:
 
 
 def _shown(value: m.AttributeValue) -> str:
-    return ", ".join(value) if isinstance(value, list) else f"{value:g}" if isinstance(value, float) else str(value)
+    return (
+        ", ".join(value)
+        if isinstance(value, list)
+        else f"{value:g}"
+        if isinstance(value, float)
+        else str(value)
+    )
 
 
 @cache
 def _table() -> dict[str, dict[str, str]]:
-    file = resources.files("search") / "phrasings" / "replies.csv"
-    with file.open(encoding="utf-8", newline="") as lines:
-        return {row["reply"]: row for row in csv.DictReader(lines)}
+    return {row["reply"]: row for row in rows("replies.csv")}

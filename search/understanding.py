@@ -85,7 +85,7 @@ def understood(text: str, context: Context, lexicon: Lexicon, intents: Intents) 
     clauses = _clauses(text, lexicon)
     slots = [slots_of(clause, lexicon) for clause in clauses]
     scores = intents.scores([one.masked for one in slots])
-    operations = []
+    operations: list[Operation] = []
     for one, score in zip(slots, scores, strict=True):
         before = context if not operations else Context(Asked(), context.picture)
         operations.append(_operation(one, score, before, lexicon))
@@ -106,7 +106,7 @@ def slots_of(text: str, lexicon: Lexicon) -> Slots:
     """What a turn names: values of the collection, limits, places among hits."""
     lower = text.lower()
     limits, places = numbers.limits(lower), numbers.places(lower)
-    taken: list[tuple[int, int]] = [(one.start, one.end) for one in (*limits, *places)]
+    taken = [(one.start, one.end) for one in limits] + [(one.start, one.end) for one in places]
 
     def free(start: int, end: int) -> bool:
         return all(end <= a or start >= b for a, b in taken)
@@ -131,7 +131,9 @@ def _near(text: str, taken: list[tuple[int, int]], lexicon: Lexicon) -> list[Men
         if m[0] not in frame_words()
     ]
     words = [
-        (a, b) for a, b in words if not is_chinese(text[a:b]) or not any(p in text[a:b] for p in frame_pieces())
+        (a, b)
+        for a, b in words
+        if not is_chinese(text[a:b]) or not any(p in text[a:b] for p in frame_pieces())
     ]
     found = lexicon.nearest([text[start:end] for start, end in words])
     return [Mention(a, b, *pair) for (a, b), pair in zip(words, found, strict=True) if pair is not None]
@@ -236,7 +238,9 @@ def _changed(where: Choices, bounds: tuple[Bound, ...], slots: Slots, context: C
     asked = context.asked or Asked()
     there = {name: values for name, values in where.items() if name in asked.where}
     if there:
-        fresh = {name: tuple(v for v in values if v not in asked.where[name]) for name, values in there.items()}
+        fresh = {
+            name: tuple(v for v in values if v not in asked.where[name]) for name, values in there.items()
+        }
         changed = {**where, **{name: values or where[name] for name, values in fresh.items()}}
         return Replace(changed, bounds=bounds)
     return Refine("" if slots.named else slots.rest, where, bounds=bounds)

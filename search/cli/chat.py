@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from base64 import b64encode
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 import click
 
@@ -29,13 +29,13 @@ def chat(collection: str | None, image: Path | None, k: int, as_json: bool, conf
 
     Ends with the input (Ctrl-D). Exit code 2: a line could not be answered.
     """
-    from search import chat as completions
     from search import messages as m
+    from search.chat import chat as answered
     from search.dialogue import Dialogue
 
     said: list[m.ChatMessage] = []
-    picture = None if image is None else b64encode(image.read_bytes()).decode()
-    lines = click.get_text_stream("stdin")
+    picture: str | None = None if image is None else b64encode(image.read_bytes()).decode()
+    lines: TextIO = click.get_text_stream("stdin")
     with opened_engine(config) as engine:
         dialogue = Dialogue(engine)
         while True:
@@ -51,10 +51,8 @@ def chat(collection: str | None, image: Path | None, k: int, as_json: bool, conf
                 parts.append(m.ImagePart(m.ImageAddress(url=picture)))
                 picture = None
             said.append(m.ChatMessage(role="user", content=parts))
-            request = m.ChatRequest(
-                model=engine.encoder.model_id, messages=said, collection=collection, k=k
-            )
-            response = completions.chat(engine, dialogue, request)
+            request = m.ChatRequest(model=engine.encoder.model_id, messages=said, collection=collection, k=k)
+            response = answered(engine, dialogue, request)
             message = response.choices[0].message
             keys = [{"key": hit.key} for hit in message.textmm.hits]
             said.append(m.ChatMessage(role="assistant", content=message.content, textmm={"hits": keys}))
