@@ -14,7 +14,7 @@ from tests.refusals import refusal
 from textmm.encoder import Encoder
 
 RED = f"data:image/png;base64,{base64.b64encode(encoded(draw('circle', 'red'))).decode()}"
-ASK = [{"role": "user", "content": "show me a red circle"}]
+ASK: list[Any] = [{"role": "user", "content": "show me a red circle"}]
 
 
 @pytest.fixture
@@ -51,16 +51,16 @@ def test_a_stream_says_what_the_whole_answer_says(ai: openai.OpenAI) -> None:
     said = [choice.delta.content or "" for event in events for choice in event.choices]
     assert "".join(said) == whole.choices[0].message.content
     assert [c.finish_reason for event in events for c in event.choices][-1] == "stop"
-    assert events[-2].choices[0].delta.textmm == whole.choices[0].message.textmm  # type: ignore[attr-defined]
+    assert events[-2].choices[0].delta.textmm == whole.choices[0].message.textmm
     assert events[-1].usage == whole.usage
 
 
 def test_harmless_fields_are_accepted_and_an_answer_may_be_sent_back(ai: openai.OpenAI) -> None:
     first = ai.chat.completions.create(
         model="tiny/shop", messages=ASK, temperature=0.2, max_tokens=50, user="me"
-    )  # type: ignore[arg-type]
+    )
     again = [*ASK, first.choices[0].message, {"role": "user", "content": "more like the second"}]
-    second = ai.chat.completions.create(model="tiny/shop", messages=again, seed=1, top_p=0.5)  # type: ignore[arg-type]
+    second = ai.chat.completions.create(model="tiny/shop", messages=again, seed=1, top_p=0.5)
 
     assert second.choices[0].message.content
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from base64 import b64encode
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING
 
 import click
 
@@ -35,13 +36,12 @@ def chat(collection: str | None, image: Path | None, k: int, as_json: bool, conf
 
     said: list[m.ChatMessage] = []
     picture: str | None = None if image is None else b64encode(image.read_bytes()).decode()
-    lines: TextIO = click.get_text_stream("stdin")
     with opened_engine(config) as engine:
         dialogue = Dialogue(engine)
         while True:
             if on_terminal():
                 click.echo("> ", nl=False, err=True)
-            line = lines.readline()
+            line = sys.stdin.readline()
             if not line:
                 return
             if not line.strip():
