@@ -29,8 +29,8 @@ from search.operations import (
 )
 
 LEAST_SCORE = 0.55
-"""Score of the nearest intent below which a turn that names nothing of the collection is out of scope. Measured on
-tests/benchmarks/dialogue/tuning.csv."""
+"""Score of the nearest intent below which a turn that names nothing of the collection is out of scope. Chosen by hand,
+not measured: what is out of scope is mostly told by its own phrasings."""
 NAMED = 0.1
 """What naming a value or a limit takes off the score of what is out of scope."""
 _CLAUSES = re.compile(r"[,;，；。]|(?<![a-z])but(?![a-z])|但是?")
