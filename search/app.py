@@ -14,8 +14,10 @@ from indexer.database import Database
 from search import errors
 from search import messages as m
 from search.config import Config
+from search.dialogue import Dialogue
 from search.engine import SearchEngine, new_request_id
 from search.http.body import answer
+from search.http.chat import chat_blueprint
 from search.http.embeddings import embeddings_blueprint
 from search.http.health import health_blueprint
 from search.http.images import KeyConverter, collections_blueprint, images_blueprint
@@ -59,6 +61,7 @@ def create_app(config: Config, *, encoder: Encoder | None = None) -> Flask:
         images_blueprint(engine),
         collections_blueprint(engine),
         embeddings_blueprint(engine),
+        chat_blueprint(engine, Dialogue(engine)),
         moderation_blueprint(Moderation(engine)),
         health_blueprint(engine),
         pages_blueprint(engine),

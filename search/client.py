@@ -126,6 +126,22 @@ class Client:
         response = self._send("POST", "/v1/embeddings", m.EmbeddingsResponse, request)
         return [row.embedding for row in response.data if not isinstance(row.embedding, str)]
 
+    def chat(
+        self,
+        messages: str | Sequence[Mapping[str, Any]],
+        *,
+        model: str,
+        collection: str | None = None,
+        **fields: Any,
+    ) -> m.ChatResponse:
+        """The answer to a conversation in OpenAI's shape, or to one line; `fields` are those of ChatRequest: k,
+        caption_style. Its hits are in choices[0].message.textmm."""
+        given = [{"role": "user", "content": messages}] if isinstance(messages, str) else list(messages)
+        request = m.convert(
+            m.ChatRequest, {"model": model, "messages": given, "collection": collection, **fields}
+        )
+        return self._send("POST", "/v1/chat/completions", m.ChatResponse, request)
+
     def models(self) -> list[m.Model]:
         return self._send("GET", "/v1/models", m.ModelList).data
 

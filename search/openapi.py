@@ -77,6 +77,13 @@ ROUTES = (
         m.EmbeddingsRequest,
         m.EmbeddingsResponse,
     ),
+    Route(
+        "post",
+        "/v1/chat/completions",
+        "Dialogue about pictures and over a collection, in OpenAI's shape; with stream as server-sent events",
+        m.ChatRequest,
+        m.ChatResponse,
+    ),
     Route("get", "/v1/models", "The model that is served", None, m.ModelList),
     Route("get", "/v1/models/{name}", "One model", None, m.Model),
     Route(

@@ -13,6 +13,7 @@ COMMANDS = {
     "index": "search.cli.index:index",
     "delete": "search.cli.index:delete",
     "search": "search.cli.query:search",
+    "chat": "search.cli.chat:chat",
     "caption": "search.cli.query:caption",
     "moderate": "search.cli.query:moderate",
     "serve": "search.cli.serve:serve",

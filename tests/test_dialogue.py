@@ -1,0 +1,113 @@
+"""A conversation with mini over drawn products: the openai client against a real server process."""
+
+import io
+import os
+import re
+import subprocess
+import sys
+from base64 import b64encode
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+
+from tests.conftest import ROOT
+from tests.deadline import wait_for
+from textmm.drawings import drawn_products
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def ai(tmp_path_factory: pytest.TempPathFactory, trunks: Path) -> Iterator[openai.OpenAI]:
+    """A client of `textmm demo` with 192 products: each kind in each colour once."""
+    folder = tmp_path_factory.mktemp("demo")
+    settings = folder / "config.toml"
+    settings.write_text(f'data = "{folder / "data"}"\n[model]\nname = "mini"\nthreads = 1\n')
+    (folder / "data").mkdir()
+    (folder / "data" / "trunks").symlink_to(trunks)
+    log = folder / "log"
+    command = [sys.executable, "-m", "search.cli.main", "demo", "--port", "0", "--products", "192"]
+    environment = {**os.environ, "TEXTMM_CONFIG": str(settings)}
+    with log.open("wb") as file:
+        process = subprocess.Popen(command, cwd=ROOT, stderr=file, env=environment)
+    try:
+        found = wait_for(lambda: re.search(r"serving on (http://\S+)", log.read_text()), timeout_s=300)
+        assert found
+        with openai.OpenAI(base_url=f"{found[1]}/v1", api_key="any", max_retries=0, timeout=120) as ai:
+            yield ai
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+def conversation(ai: openai.OpenAI, *turns: Any) -> list[Any]:
+    """The messages that answer each turn, every answer sent back with the next."""
+    messages: list[Any] = []
+    answers = []
+    for turn in turns:
+        messages.append({"role": "user", "content": turn})
+        answer = ai.chat.completions.create(model="mini/demo", messages=messages, extra_body={"k": 5})
+        messages.append(answer.choices[0].message)
+        answers.append(answer.choices[0].message)
+    return answers
+
+
+def values(message: Any, name: str) -> set[str]:
+    return {hit["attributes"][name] for hit in message.textmm["hits"]}
+
+
+def test_a_search_is_narrowed_changed_and_paged(ai: openai.OpenAI) -> None:
+    first, blue, without, more, like, over = conversation(
+        ai,
+        "show me dresses",
+        "only blue ones",
+        "换成红色",
+        "show me more",
+        "没有了。看看运动鞋",
+        "start over",
+    )
+
+    assert values(first, "kind") == {"dress"}
+    assert (values(blue, "kind"), values(blue, "colour")) == ({"dress"}, {"blue"})
+    assert values(without, "colour") == {"red"}
+    assert (more.textmm["operation"], more.textmm["search"]["offset"]) == ("next_page", 5)
+    assert values(like, "kind") == {"sneakers"}
+    assert (over.textmm["operation"], over.textmm["hits"]) == ("reset", [])
+
+
+def test_the_second_is_the_second_hit_of_the_last_search(ai: openai.OpenAI) -> None:
+    found, similar, price = conversation(
+        ai, "handbags", "more like the second one", "how much is the first one?"
+    )
+
+    assert similar.textmm["search"]["image_key"] == found.textmm["hits"][1]["key"]
+    assert str(similar.textmm["hits"][0]["attributes"]["price"]) in price.content
+
+
+def test_a_picture_is_described_and_asked_about(ai: openai.OpenAI) -> None:
+    product = next(p for p in drawn_products(200, seed=5) if p.attributes["kind"] == "backpack")
+    out = io.BytesIO()
+    product.image.save(out, "JPEG")
+    address = f"data:image/jpeg;base64,{b64encode(out.getvalue()).decode()}"
+    picture = [
+        {"type": "text", "text": "what is in this picture?"},
+        {"type": "image_url", "image_url": {"url": address}},
+    ]
+    described, asked, denied = conversation(ai, picture, "is it a backpack?", "is it a dress?")
+
+    assert described.textmm["operation"] == "describe"
+    assert asked.content.startswith("Yes")
+    assert denied.content.startswith("No")
+
+
+@pytest.mark.parametrize(
+    ("turn", "says"), [("who is the king of Spain?", "pictures"), ("给我讲个笑话", "图片")]
+)
+def test_anything_else_is_out_of_scope_and_told_so(ai: openai.OpenAI, turn: str, says: str) -> None:
+    (answer,) = conversation(ai, turn)
+
+    assert answer.textmm["operation"] == "out_of_scope"
+    assert says in answer.content
