@@ -19,10 +19,10 @@ def write_shop(folder: Path) -> None:
     for i in range(12):
         colour, kind = COLOURS[i % 3], KINDS[i % 2]
         gender = "Women" if i % 4 < 2 else ""
-        rows.append([f"k{i}", "red.png", f"Nice {kind} {i // 6}", colour, kind, gender])
+        rows.append([f"k{i}", f"{i}.png", f"Nice {kind} {i // 6}", colour, kind, gender])
+        draw("circle", "red", side=20 + i).save(folder / f"{i}.png")
     with (folder / "shop.csv").open("w", newline="") as file:
         csv.writer(file).writerows([["key", "path", "title", "colour", "kind", "gender"], *rows])
-    draw("circle", "red").save(folder / "red.png")
 
 
 def pairs_of(

@@ -17,8 +17,9 @@ from tests.conftest import NO_TRUNKS, TINY
 from textmm import checkpoint
 from textmm.encoder import Encoder
 from textmm.pairs import PairSource
+from textmm.recipe import Stage, TrainConfig
 from textmm.sources import SourceError, read_source
-from textmm.train import Progress, Stage, TrainConfig, train
+from textmm.train import Progress, train
 from textmm.transforms import decode_image
 
 FIRST = Stage(name="first", steps=5, batch_size=8, learning_rate=1e-3, scale_start=10.0, warmup_steps=2)

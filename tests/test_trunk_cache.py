@@ -1,4 +1,5 @@
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +14,11 @@ from textmm.encoder import Encoder
 from textmm.model import TextMultiModalModel
 from textmm.pairs import Pairs, PairSource, Phrases
 from textmm.pretrained import load_tokenizer
+from textmm.recipe import Stage, TrainConfig
 from textmm.tokenizers import Tokenizer
-from textmm.train import Stage, TrainConfig, train
+from textmm.train import train
 from textmm.transforms import to_tensor
-from textmm.trunk_cache import CachedInputs, LiveInputs, fill
+from textmm.trunk_cache import CachedInputs, LiveInputs, fill_pictures, fill_texts, sample
 
 pytestmark = pytest.mark.slow
 
@@ -83,7 +85,7 @@ def pairs(folder: Path) -> Pairs:
 
 @pytest.fixture(scope="module")
 def cached(folder: Path, model: TextMultiModalModel, pairs: Pairs, tokenizer: Tokenizer) -> CachedInputs:
-    for _ in fill(folder, model, pairs, tokenizer):
+    for _ in chain(fill_pictures(folder, model, pairs), fill_texts(folder, model, pairs, tokenizer)):
         pass
     return CachedInputs(folder, pairs)
 
@@ -98,7 +100,7 @@ def test_cached_pictures_are_their_trunk_outputs_whole_or_mirrored(
     model: TextMultiModalModel, pairs: Pairs, cached: CachedInputs
 ) -> None:
     ids = np.arange(24)
-    out = cached.pictures(ids, np.random.default_rng(2), memory=True)
+    out = cached.pictures(ids, [np.random.default_rng(i) for i in ids], memory=True)
 
     which = []
     for i in ids.tolist():
@@ -130,8 +132,9 @@ def test_what_is_filled_is_not_filled_again(
 ) -> None:
     files = {path: path.stat().st_mtime_ns for path in folder.glob("*.np?")}
 
-    assert list(fill(folder, model, pairs, tokenizer)) == []
-    assert len(files) == 3
+    assert list(fill_pictures(folder, model, pairs)) == []
+    assert list(fill_texts(folder, model, pairs, tokenizer)) == []
+    assert len(files) == 4
     assert {path: path.stat().st_mtime_ns for path in folder.glob("*.np?")} == files
     assert not list(folder.glob("*.partial*"))
 
@@ -141,13 +144,13 @@ def test_more_views_or_another_seed_have_files_of_their_own(folder: Path, cached
     fewer = Pairs((other,), (ENGLISH, CHINESE), data=folder, drawings=folder, seed=1)
 
     with pytest.raises(FileNotFoundError, match=r"pooled\.npy"):
-        CachedInputs(folder, fewer)
+        CachedInputs(folder, fewer).pictures(np.arange(2), None, memory=False)
 
 
 def test_features_to_standardise_by_are_of_whole_pictures_and_of_texts_that_both_trunks_read(
     pairs: Pairs, cached: CachedInputs
 ) -> None:
-    images, texts = cached.sample(np.random.default_rng(3), 10_000)
+    images, texts = sample(cached, pairs, np.random.default_rng(3), 10_000)
 
     both = cached.texts(np.arange(len(pairs.texts))).present.all(1)
     assert images.shape == (24, 3360)
@@ -162,7 +165,7 @@ def test_live_inputs_run_the_trunk_on_the_texts_of_the_batch(
     live = LiveInputs(model, pairs, tokenizer)
 
     texts = live.texts(np.array([3, 0]))
-    pictures = live.pictures(np.array([5]), np.random.default_rng(4), memory=True)
+    pictures = live.pictures(np.array([5]), [np.random.default_rng(4)], memory=True)
 
     expected = model.text.trunk(tokenizer([pairs.texts[3], pairs.texts[0]]))
     torch.testing.assert_close(texts.pooled, expected.pooled)

@@ -83,6 +83,8 @@ class ModelConfig:
     text_cfg: TextConfig
     multimodal_cfg: DecoderConfig | None = None
     """None: a model without words of its own (CLIP)."""
+    init_logit_bias: float | None = None
+    """Where the bias on scaled cosines starts; None: a model without one. The sigmoid loss needs it."""
 
     def __post_init__(self) -> None:
         check_positive("model", self, ("embed_dim",))

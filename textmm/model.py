@@ -38,6 +38,8 @@ class TextMultiModalModel(nn.Module):
         decoder = config.multimodal_cfg
         self.decoder = None if decoder is None else TextDecoder(decoder, self.image.token_width)
         self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
+        bias = config.init_logit_bias
+        self.logit_bias = None if bias is None else nn.Parameter(torch.tensor(bias))
 
     def encode_image(self, images: Tensor) -> Encoded:
         """Normalised images [B, 3, H, W] -> features [B, E], tokens [B, N, D]."""
