@@ -19,6 +19,7 @@ from tests.conftest import NO_TRUNKS, TINY
 from textmm import checkpoint
 from textmm.encoder import Encoder
 from textmm.pairs import PairSource
+from textmm.ranks import Ranks
 from textmm.recipe import Stage, TrainConfig, Validation
 from textmm.sources import SourceError, read_source
 from textmm.train import Progress, TrainingFailed, TrainingStopped, train
@@ -339,7 +340,7 @@ def test_a_run_that_is_asked_to_stop_saves_says_where_and_goes_on(
 def test_a_rate_at_which_weights_explode_stops_the_run_and_keeps_the_last_good_checkpoint(
     tmp_path: Path, pictures: Path
 ) -> None:
-    wild = replace(FIRST, name="wild", steps=50, learning_rate=1e38, warmup_steps=1)
+    wild = replace(FIRST, name="wild", steps=50, learning_rate=1e30, warmup_steps=1)
     config = replace(SHORT, stages=(FIRST, wild), save_every=1)
 
     with pytest.raises(TrainingFailed) as failed:
@@ -469,3 +470,18 @@ def test_a_fine_tuning_recipe_trains_on_the_table_that_it_speaks_of(
 
     assert recipe.start == "mini"
     assert [p.done for p in seen] == [1, 2] * len(stages)
+
+
+@pytest.mark.gpu
+def test_a_run_on_a_gpu_has_the_losses_of_one_on_the_processor(
+    tmp_path: Path, pictures: Path, never_stopped: Path
+) -> None:
+    config = replace(SHORT, stages=(replace(FIRST, micro_batch=4), replace(SECOND, bfloat16=True)))
+    on_gpu = Ranks(device=torch.device("cuda"))
+
+    for _ in train(config, data=pictures, trunks=NO_TRUNKS, out=tmp_path, ranks=on_gpu):
+        pass
+
+    first = {key: float(value) for key, value in logged(tmp_path).items() if key[0] == "first"}
+    assert first == pytest.approx({key: float(logged(never_stopped)[key]) for key in first}, abs=1e-2)
+    assert logged(tmp_path).keys() == logged(never_stopped).keys()
