@@ -31,18 +31,23 @@ def test_retrieval_measures_recall_both_ways(run: Run, pictures: Path, tiny: Pat
     done = run("evaluate", tiny, data, "--task", "retrieval", "--json")
 
     row = json.loads(done.out)
-    metrics = row.pop("metrics")
+    metrics, intervals = row.pop("metrics"), row.pop("intervals")
     assert row == {
         "dataset": str(data),
         "model": encoder.model_id,
+        "pretrained": str(tiny),
         "task": "zeroshot_retrieval",
         "images": 16,
         "texts": 16,
     }
     assert sorted(metrics) == sorted(
-        f"{way}_retrieval_recall@{k}" for way in ("image", "text") for k in (1, 5, 10)
+        f"{way}_retrieval_{name}"
+        for way in ("image", "text")
+        for name in ("recall@1", "recall@5", "recall@10", "median_rank", "ndcg@10")
     )
-    assert all(0 <= value <= 1 for value in metrics.values())
+    assert all(0 <= value <= 1 for name, value in metrics.items() if "rank" not in name)
+    assert intervals.keys() == metrics.keys()
+    assert all(low <= metrics[name] <= high for name, (low, high) in intervals.items())
     assert metrics["image_retrieval_recall@1"] >= 0.8  # the model was trained on these
     assert metrics["image_retrieval_recall@10"] >= metrics["image_retrieval_recall@5"]
 
@@ -50,11 +55,54 @@ def test_retrieval_measures_recall_both_ways(run: Run, pictures: Path, tiny: Pat
 def test_the_figures_in_words_are_those_of_json(run: Run, pictures: Path, tiny: Path) -> None:
     arguments = ("evaluate", tiny, pictures / "captions.csv", "--task", "retrieval")
 
-    metrics = json.loads(run(*arguments, "--json").out)["metrics"]
+    row = json.loads(run(*arguments, "--json").out)
     first, *lines = run(*arguments).out.splitlines()
 
     assert first.endswith(": 16 images, 16 texts")
-    assert {name: float(value) for name, value in (line.split() for line in lines)} == metrics
+    words = [line.replace("[", "").replace("]", "").replace(",", "").split() for line in lines]
+    assert {name: float(value) for name, value, *_ in words} == row["metrics"]
+    assert {name: [float(low), float(high)] for name, _, low, high in words} == row["intervals"]
+
+
+def test_figures_go_to_a_file_beside_the_table(run: Run, pictures: Path, tiny: Path, tmp_path: Path) -> None:
+    arguments = ("evaluate", tiny, pictures / "captions.csv", "--task", "retrieval")
+    out = tmp_path / "figures.json"
+
+    done = run(*arguments, "--json", out)
+
+    assert done.out == run(*arguments).out
+    assert json.loads(out.read_text()) == json.loads(run(*arguments, "--json").out)
+
+
+def test_every_label_has_a_line_the_worst_first(
+    run: Run, catalogue: Path, tiny: Path, tmp_path: Path
+) -> None:
+    arguments = ("evaluate", tiny, catalogue, "--task", "classify", "--label", "colour")
+    out = tmp_path / "figures.json"
+
+    done = run(*arguments, "--json", out)
+
+    per_class = json.loads(out.read_text())["per_class"]
+    lines = [line.split() for line in done.out.splitlines()[-4:]]
+    assert {line[0]: (float(line[1]), int(line[-1])) for line in lines} == {
+        label: (of["precision"], of["support"]) for label, of in per_class.items()
+    }
+    assert [line[0] for line in lines] == sorted(per_class, key=lambda label: per_class[label]["f1"])
+
+
+@pytest.mark.slow
+def test_pictures_are_drawn_where_they_shall_be(
+    run: Run, catalogue: Path, tiny: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "deep" / "drawn"
+
+    done = run(
+        "evaluate", tiny, catalogue, "--task", "classify", "--label", "shape", "--pictures", out, "--json"
+    )
+
+    assert {"confusion.png", "reliability.png"} <= {path.name for path in out.iterdir()}
+    assert sorted(done.err.splitlines()) == sorted(f"drew {path}" for path in out.iterdir())
+    assert json.loads(done.out)["images"] == 48
 
 
 def test_classification_ranks_the_values_of_the_label(
@@ -63,15 +111,24 @@ def test_classification_ranks_the_values_of_the_label(
     done = run("evaluate", tiny, catalogue, "--task", "classify", "--label", "colour", "--json")
 
     row = json.loads(done.out)
-    metrics = row.pop("metrics")
+    metrics, intervals, per_class = row.pop("metrics"), row.pop("intervals"), row.pop("per_class")
     assert row == {
         "dataset": str(catalogue),
         "model": encoder.model_id,
+        "pretrained": str(tiny),
         "task": "zeroshot_classification",
         "images": 48,
         "labels": 4,
     }
-    assert sorted(metrics) == ["acc1", "mean_per_class_recall"]
+    assert sorted(metrics) == [
+        "acc1",
+        "expected_calibration_error",
+        "macro_f1",
+        "macro_precision",
+        "mean_per_class_recall",
+    ]
+    assert intervals.keys() == metrics.keys()
+    assert {label: of["support"] for label, of in per_class.items()} == dict.fromkeys(sorted(COLOURS), 12)
     assert metrics["acc1"] == metrics["mean_per_class_recall"]  # as many of each
 
 
@@ -79,7 +136,8 @@ def test_captions_are_compared_with_the_texts(run: Run, pictures: Path, tiny: Pa
     done = run("evaluate", tiny, pictures / "captions.csv", "--task", "caption", "--json")
 
     row = json.loads(done.out)
-    assert (row["task"], row["images"], sorted(row["metrics"])) == ("captioning", 16, ["Bleu_4", "CIDEr"])
+    assert (row["task"], row["images"]) == ("captioning", 16)
+    assert list(row["metrics"]) == list(row["intervals"]) == ["Bleu_4", "CIDEr", "ROUGE_L"]
 
 
 def test_queries_can_be_made_of_attributes(run: Run, catalogue: Path, tiny: Path) -> None:
@@ -99,6 +157,7 @@ def test_queries_can_be_made_of_attributes(run: Run, catalogue: Path, tiny: Path
         (["--task", "retrieval", "--text", "{size}"], "has 10 right pictures"),
         (["--task", "caption", "--style", "poem"], "style 'poem' is not one of this model's styles"),
         (["--task", "guess"], "'guess' is not one of"),
+        (["--task", "retrieval", "--json", "gone/figures.json"], "there is no folder gone"),
         ([], "Missing option '--task'"),
     ],
 )

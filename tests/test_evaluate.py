@@ -1,14 +1,18 @@
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from textmm.encoder import Encoder
 from textmm.evaluate import (
+    Asked,
     DataSet,
     _in_words,
     _names_rightly,
+    ask,
     attribute_retrieval,
     captions,
     classify,
@@ -16,6 +20,7 @@ from textmm.evaluate import (
     read_data,
     retrieval,
 )
+from textmm.figures import Confusion, Miss, Misses, RecallCurve, Reliability
 from textmm.sources import Item, read_source
 
 
@@ -65,8 +70,11 @@ def test_the_tiny_model_finds_every_drawn_picture_by_its_title_and_back(
 
     assert result.task == "zeroshot_retrieval"
     assert result.metrics == {
-        f"{way}_retrieval_recall@{k}": 1.0 for k in (1, 5, 10) for way in ("image", "text")
+        f"{way}_retrieval_{name}": 1.0
+        for name in ("recall@1", "recall@5", "recall@10", "median_rank", "ndcg@10")
+        for way in ("image", "text")
     }
+    assert result.intervals == dict.fromkeys(result.metrics, (1.0, 1.0))
     assert result.counts == {"images": 16, "texts": 16}
 
 
@@ -174,7 +182,10 @@ def test_the_tiny_model_tells_all_drawn_pictures_apart_by_their_titles(
 
     result = classify(encoder, labelled, "what", {}, at_least=1)
 
-    assert result.metrics == {"acc1": 1.0, "mean_per_class_recall": 1.0}
+    error = result.metrics.pop("expected_calibration_error")
+    names = ("acc1", "acc5", "mean_per_class_recall", "macro_precision", "macro_f1")
+    assert result.metrics == dict.fromkeys(names, 1.0)
+    assert 0 < error < 0.5
     assert result.counts == {"images": 16, "labels": 16}
 
 
@@ -219,6 +230,8 @@ def test_captions_of_the_drawn_pictures_are_almost_their_titles(encoder: Encoder
     assert result.task == "captioning"
     assert result.metrics["Bleu_4"] > 0.01  # titles of three words hold no 4-gram
     assert result.metrics["CIDEr"] > 5
+    assert result.metrics["ROUGE_L"] > 0.5
+    assert all(low <= result.metrics[name] <= high for name, (low, high) in result.intervals.items())
     assert result.counts == {"images": 16}
 
 
@@ -254,3 +267,90 @@ def test_a_caption_names_a_value_when_its_longest_known_one_is_right(
 
 def test_without_a_single_true_value_there_is_no_figure() -> None:
     assert np.isnan(_names_rightly(["blue"], [None]))
+
+
+# Answers
+
+
+def colour_at_the_middle(images: Sequence[Image.Image], questions: Sequence[str]) -> list[str]:
+    """Sees what is red, and takes all else to be blue."""
+    pixels = [image.convert("RGB").resize((3, 3)).getpixel((1, 1)) for image in images]
+    return ["Red." if isinstance(p, tuple) and p[0] > 150 and p[1] < 120 else "blue" for p in pixels]
+
+
+def test_answers_are_compared_with_those_that_are_right_in_all_and_by_kind(data: DataSet) -> None:
+    questions = [
+        Asked(i, "what colour?", (str(item.attributes["colour"]),), "colour")
+        for i, item in enumerate(data.items)
+    ] + [Asked(0, "what is it?", ("a circle",))]
+
+    result = ask(colour_at_the_middle, data, questions)
+
+    assert result.task == "visual_question_answering"
+    assert result.metrics == pytest.approx({"answer_accuracy": 8 / 17, "answer_accuracy_colour": 0.5})
+    assert result.counts == {"images": 16, "questions": 17}
+    low, high = result.intervals["answer_accuracy_colour"]
+    assert 0.2 <= low < 0.5 < high <= 0.8
+    (misses,) = result.pictures
+    assert isinstance(misses, Misses)
+    assert misses.misses[-1] == Miss(0, ("a circle",), ("Red.",), "what is it?")
+    assert len(misses.misses) == 9
+
+
+def test_without_a_question_or_an_answer_to_each_there_is_no_figure(data: DataSet) -> None:
+    with pytest.raises(ValueError, match="there are no questions to ask"):
+        ask(colour_at_the_middle, data, [])
+    with pytest.raises(ValueError, match="need a list of right answers an answer, got 2 for 1"):
+        ask(lambda images, questions: ["red"], data, [Asked(0, "what?", ("red",))] * 2)
+
+
+# What pictures are drawn from
+
+
+def test_retrieval_keeps_the_curve_both_ways_and_the_queries_that_were_lost(
+    encoder: Encoder, data: DataSet
+) -> None:
+    titles = [item.title for item in data.items]
+    items = [replace(i, title=t) for i, t in zip(data.items, [*titles[1:], titles[0]], strict=True)]
+
+    curve, to_image, to_text = retrieval(encoder, DataSet(items, data.images)).pictures
+
+    assert isinstance(curve, RecallCurve)
+    assert {way: (len(shares), shares[0], shares[-1]) for way, shares in curve.ways.items()} == {
+        "text to image": (16, 0.0, 1.0),
+        "image to text": (16, 0.0, 1.0),
+    }
+    assert isinstance(to_image, Misses)
+    assert isinstance(to_text, Misses)
+    for miss in to_image.misses:
+        assert isinstance(miss.asked, str)
+        assert [items[i].title for i in miss.right if isinstance(i, int)] == [miss.asked]
+        assert [titles[i] for i in miss.came[:1] if isinstance(i, int)] == [miss.asked]
+    for miss in to_text.misses:
+        assert isinstance(miss.asked, int)
+        assert (miss.right, miss.came[0]) == ((items[miss.asked].title,), titles[miss.asked])
+
+
+def test_nothing_was_missed_by_a_model_that_finds_all(encoder: Encoder, data: DataSet) -> None:
+    _, *sheets = retrieval(encoder, data).pictures
+
+    assert sheets == [Misses("text-to-image", []), Misses("image-to-text", [])]
+
+
+def test_classification_keeps_who_was_taken_for_whom_and_how_surely(encoder: Encoder, data: DataSet) -> None:
+    result = classify(encoder, data, "shape", {}, at_least=4)
+
+    confusion, reliability, misses = result.pictures
+    assert isinstance(confusion, Confusion)
+    assert isinstance(reliability, Reliability)
+    assert isinstance(misses, Misses)
+    assert confusion.labels == list(result.per_class) == ["circle", "cross", "square", "triangle"]
+    assert confusion.counts.sum(axis=1).tolist() == [4, 4, 4, 4]
+    assert confusion.counts.trace() == round(16 * result.metrics["acc1"])
+    assert reliability.bins.count.sum() == 16
+    assert reliability.bins.right.sum() == confusion.counts.trace()
+    assert [of.recall for of in result.per_class.values()] == (confusion.counts.diagonal() / 4).tolist()
+    assert len(misses.misses) == min(12, 16 - confusion.counts.trace())
+    for miss in misses.misses:
+        assert isinstance(miss.asked, int)
+        assert miss.right == (data.items[miss.asked].attributes["shape"],) != miss.came

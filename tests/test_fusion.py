@@ -27,45 +27,79 @@ def words() -> Tensor:
     return torch.randint(0, 40, (3, 9), generator=torch.Generator().manual_seed(3))
 
 
+def at(*places: int) -> Tensor:
+    return torch.tensor(places)
+
+
 @torch.inference_mode()
 def test_word_by_word_with_a_cache_gives_the_logits_of_all_words_at_once(
     decoder: TextDecoder, image_tokens: Tensor, words: Tensor
 ) -> None:
-    expected = decoder(words, image_tokens)
+    expected = decoder.states(words, image_tokens)
 
     cache = decoder.start(image_tokens)
-    steps = [decoder.step(words[:, t : t + 1], cache, position=t) for t in range(words.shape[1])]
+    steps = [decoder.step(words[:, t : t + 1], cache, positions=at(t)) for t in range(words.shape[1])]
 
     torch.testing.assert_close(torch.cat(steps, dim=1), expected, atol=1e-5, rtol=1e-4)
+    assert cache.length == words.shape[1]
 
 
 @torch.inference_mode()
-def test_a_beginning_at_once_and_the_rest_word_by_word_gives_the_same_logits(
+def test_a_beginning_at_once_and_the_rest_word_by_word_gives_the_same_states(
     decoder: TextDecoder, image_tokens: Tensor, words: Tensor
 ) -> None:
     cache = decoder.start(image_tokens)
-    first = decoder.step(words[:, :4], cache, position=0)
-    rest = [decoder.step(words[:, t : t + 1], cache, position=t) for t in range(4, 9)]
+    first = decoder.step(words[:, :4], cache, positions=at(0, 1, 2, 3))
+    rest = [decoder.step(words[:, t : t + 1], cache, positions=at(t)) for t in range(4, 9)]
 
     torch.testing.assert_close(
-        torch.cat([first, *rest], dim=1), decoder(words, image_tokens), atol=1e-5, rtol=1e-4
+        torch.cat([first, *rest], dim=1), decoder.states(words, image_tokens), atol=1e-5, rtol=1e-4
     )
 
 
 @torch.inference_mode()
-def test_rows_chosen_of_a_cache_go_on_as_their_own_pictures_do(
+def test_pictures_kept_of_a_cache_go_on_as_they_do_alone(
     decoder: TextDecoder, image_tokens: Tensor, words: Tensor
 ) -> None:
-    rows = torch.tensor([2, 0, 2])
+    rows = torch.tensor([2, 0])
     cache = decoder.start(image_tokens)
-    decoder.step(words[:, :3], cache, position=0)
+    decoder.step(words[:, :3], cache, positions=at(0, 1, 2))
 
-    for layer in cache:
-        layer.select(rows, image=True)
-    chosen = decoder.step(words[rows, 3:4], cache, position=3)
+    cache.keep(rows)
+    went_on = decoder.step(words[rows, 3:4], cache, positions=at(3))
 
-    expected = decoder(words[rows, :4], image_tokens[rows])[:, 3:]
-    torch.testing.assert_close(chosen, expected, atol=1e-5, rtol=1e-4)
+    expected = decoder.states(words[rows, :4], image_tokens[rows])[:, 3:]
+    torch.testing.assert_close(went_on, expected, atol=1e-5, rtol=1e-4)
+
+
+@torch.inference_mode()
+def test_words_of_several_beams_see_what_the_mask_says_and_no_more(
+    decoder: TextDecoder, image_tokens: Tensor, words: Tensor
+) -> None:
+    """Two beams share a beginning of three words; both then follow the second beam's fourth word."""
+    cache = decoder.start(image_tokens)
+    decoder.step(words[:, :3], cache, positions=at(0, 1, 2))
+    first = torch.tensor([[1, 1, 1, 1, 0], [1, 1, 1, 0, 1]], dtype=torch.bool).expand(3, -1, -1)
+    second = torch.tensor([[1, 1, 1, 0, 1, 1, 0], [1, 1, 1, 0, 1, 0, 1]], dtype=torch.bool).expand(3, -1, -1)
+    decoder.step(words[:, 3:5], cache, positions=at(3, 3), seen=first)
+
+    states = decoder.step(words[:, 5:7], cache, positions=at(4, 4), seen=second)
+
+    for beam in range(2):
+        own = torch.cat([words[:, :3], words[:, 4:5], words[:, 5 + beam : 6 + beam]], dim=1)
+        expected = decoder.states(own, image_tokens)[:, -1]
+        torch.testing.assert_close(states[:, beam], expected, atol=1e-5, rtol=1e-4)
+
+
+@torch.inference_mode()
+def test_several_words_after_others_must_say_what_they_see(
+    decoder: TextDecoder, image_tokens: Tensor, words: Tensor
+) -> None:
+    cache = decoder.start(image_tokens)
+    decoder.step(words[:, :3], cache, positions=at(0, 1, 2))
+
+    with pytest.raises(ValueError, match="2 words after 3 need `seen`"):
+        decoder.step(words[:, 3:5], cache, positions=at(3, 4))
 
 
 @torch.inference_mode()

@@ -1,19 +1,28 @@
+from collections.abc import Sequence
+from heapq import nlargest
+from itertools import accumulate
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor
 
+from tests.drawn import SHAPES, draw
+from textmm import checkpoint
 from textmm.config import DecoderConfig
 from textmm.fusion import TextDecoder
-from textmm.generate import Decoding, decode
+from textmm.generate import Decoding, decode, score, uniform_draws
+from textmm.transforms import to_tensor
 
 VOCAB, IMAGE_WIDTH, LENGTH = 14, 6, 9
 PAD, START, END = 0, 1, 13
 PICTURES = 12
+PROMPTS = [[START], [START, 4, 5], [START, 7], [START, 4, 5, 6, 9, 9], [2, 3], [START, 9, 8, 7]] * 2
 
 
-def opinionated() -> TextDecoder:
+def opinionated(seed: int = 3) -> TextDecoder:
     """Random but opinionated, so that beams differ, some captions end early and some never."""
-    torch.manual_seed(3)
+    torch.manual_seed(seed)
     config = DecoderConfig(width=16, layers=2, heads=2, vocab_size=VOCAB, context_length=LENGTH)
     decoder = TextDecoder(config, IMAGE_WIDTH).eval()
     for parameter in decoder.parameters():
@@ -32,94 +41,212 @@ def image_tokens() -> Tensor:
     return 2 * torch.randn(PICTURES, 4, IMAGE_WIDTH, generator=torch.Generator().manual_seed(4))
 
 
-def how(beams: int, *, max_length: int = LENGTH, length_penalty: float = 0.9) -> Decoding:
-    return Decoding(
-        start_token_id=START,
-        end_token_id=END,
-        pad_token_id=PAD,
-        beams=beams,
-        max_length=max_length,
-        length_penalty=length_penalty,
-    )
+def how(beams: int = 1, *, max_length: int = LENGTH, **others: object) -> Decoding:
+    ids = {"start_token_id": START, "end_token_id": END, "pad_token_id": PAD}
+    return Decoding(**ids, beams=beams, max_length=max_length, **others)  # type: ignore[arg-type]
 
 
-def log_probabilities(decoder: TextDecoder, words: list[int], image: Tensor) -> list[float]:
-    """Of the next word, without a cache; pad and start never come."""
-    with torch.inference_mode():
-        row = decoder(torch.tensor([words]), image[None])[0, -1].log_softmax(-1).tolist()
-    return [float("-inf") if word in (PAD, START) else p for word, p in enumerate(row)]
+class Plain:
+    """The same search without a cache, a batch, an early stop or tensors: the whole beginning anew for each word."""
+
+    def __init__(
+        self, decoder: TextDecoder, image: Tensor, decoding: Decoding, prompt: Sequence[int]
+    ) -> None:
+        self._decoder, self._image, self._how, self._prompt = decoder, image, decoding, list(prompt)
+        self._most = min(decoding.max_length, decoder.context_length) - len(prompt)
+
+    def log_probabilities(self, said: list[int]) -> list[float]:
+        return self.of_each([said])[0]
+
+    def of_each(self, beams: list[list[int]]) -> list[list[float]]:
+        with torch.no_grad():
+            words = torch.tensor([self._prompt + said for said in beams])
+            logits = self._decoder(words, self._image.expand(len(beams), -1, -1))[:, -1]
+        return [self._allowed(row, said) for row, said in zip(logits, beams, strict=True)]
+
+    def _allowed(self, logits: Tensor, said: list[int]) -> list[float]:
+        penalty = self._how.repetition_penalty
+        for word in set(said):
+            logits[word] = logits[word] / penalty if logits[word] > 0 else logits[word] * penalty
+        row: list[float] = logits.log_softmax(0).tolist()
+        out = {self._how.pad_token_id, self._how.start_token_id, *self._how.never}
+        if len(said) < self._how.min_length:
+            out.add(self._how.end_token_id)
+        return [float("-inf") if word in out else p for word, p in enumerate(row)]
+
+    def greedy(self) -> list[int]:
+        said: list[int] = []
+        while len(said) < self._most:
+            log_p = self.log_probabilities(said)
+            said.append(log_p.index(max(log_p)))
+            if said[-1] == self._how.end_token_id:
+                return said[:-1]
+        return said
+
+    def sampled(self, draws: Sequence[float]) -> list[int]:
+        said: list[int] = []
+        while len(said) < self._most:
+            logits = torch.tensor(self.log_probabilities(said)) / self._how.temperature
+            ranked = sorted(enumerate(logits.softmax(0).tolist()), key=lambda pair: -pair[1])
+            kept, mass = [], 0.0
+            for word, p in ranked:
+                if mass >= self._how.top_p:
+                    break
+                kept.append((word, p))
+                mass += p
+            reached = accumulate(p for _, p in kept)
+            word = next(
+                w for (w, _), sum_ in zip(kept, reached, strict=True) if sum_ > draws[len(said)] * mass
+            )
+            if word == self._how.end_token_id:
+                return said
+            said.append(word)
+        return said
+
+    def beams(self) -> list[int]:
+        end, power = self._how.end_token_id, self._how.length_penalty
+        open_beams: list[tuple[float, list[int]]] = [(0.0, [])]
+        finished: list[tuple[float, list[int]]] = []
+        for _ in range(self._most):
+            if not open_beams:
+                break
+            grown = [
+                (total + p, said, word)
+                for (total, said), log_p in zip(
+                    open_beams, self.of_each([said for _, said in open_beams]), strict=True
+                )
+                for word, p in enumerate(log_p)
+            ]
+            best = [(total, [*said, word]) for total, said, word in nlargest(self._how.beams, grown)]
+            finished += [(total / len(said) ** power, said[:-1]) for total, said in best if said[-1] == end]
+            open_beams = [beam for beam in best if beam[1][-1] != end]
+        return max(finished if finished else open_beams)[1]
 
 
-def greedy(decoder: TextDecoder, image: Tensor, max_length: int) -> list[int]:
-    words = [START]
-    while len(words) < max_length:
-        log_p = log_probabilities(decoder, words, image)
-        words.append(log_p.index(max(log_p)))
-        if words[-1] == END:
-            return words[1:-1]
-    return words[1:]
-
-
-def beam_search(decoder: TextDecoder, image: Tensor, decoding: Decoding) -> list[int]:
-    """The plainest one: no cache, no early stop."""
-    open_beams = [(0.0, [START])]
-    finished: list[tuple[float, list[int]]] = []
-    for _ in range(decoding.max_length - 1):
-        grown = [
-            (score + p, [*words, word])
-            for score, words in open_beams
-            for word, p in enumerate(log_probabilities(decoder, words, image))
-        ]
-        best = sorted(grown, key=lambda beam: -beam[0])[: decoding.beams]
-        finished += [
-            (score / (len(words) - 1) ** decoding.length_penalty, words)
-            for score, words in best
-            if words[-1] == END
-        ]
-        open_beams = [beam for beam in best if beam[1][-1] != END]
-    if finished:
-        return max(finished)[1][1:-1]
-    return max(open_beams)[1][1:]
+def plainly(
+    decoder: TextDecoder,
+    images: Tensor,
+    decoding: Decoding,
+    prompts: Sequence[Sequence[int]] | None = None,
+) -> list[list[int]]:
+    prompts = prompts or [[decoding.start_token_id]] * len(images)
+    draws = uniform_draws(decoding.seed, len(images), decoder.context_length).tolist()
+    out = []
+    for image, prompt, row in zip(images, prompts, draws, strict=True):
+        plain = Plain(decoder, image, decoding, prompt)
+        if decoding.temperature:
+            out.append(plain.sampled(row))
+        else:
+            out.append(plain.greedy() if decoding.beams == 1 else plain.beams())
+    return out
 
 
 @pytest.mark.parametrize("max_length", [2, 5, LENGTH])
 def test_one_beam_is_the_argmax_loop_without_a_cache(
     decoder: TextDecoder, image_tokens: Tensor, max_length: int
 ) -> None:
-    expected = [greedy(decoder, image, max_length) for image in image_tokens]
+    decoding = how(max_length=max_length)
 
-    assert decode(decoder, image_tokens, how(1, max_length=max_length)) == expected
+    assert decode(decoder, image_tokens, decoding) == plainly(decoder, image_tokens, decoding)
 
 
 @pytest.mark.parametrize("length_penalty", [0.0, 0.9, 2.0])
-@pytest.mark.parametrize("beams", [2, 3, 5])
+@pytest.mark.parametrize("beams", [3, 6])
 def test_beam_search_is_the_plain_search_without_a_cache(
     decoder: TextDecoder, image_tokens: Tensor, beams: int, length_penalty: float
 ) -> None:
     decoding = how(beams, length_penalty=length_penalty)
-    expected = [beam_search(decoder, image, decoding) for image in image_tokens]
 
-    assert decode(decoder, image_tokens, decoding) == expected
+    assert decode(decoder, image_tokens, decoding) == plainly(decoder, image_tokens, decoding)
 
 
-@pytest.mark.parametrize("beams", [1, 3])
-def test_a_picture_in_a_batch_is_put_into_the_words_that_it_gets_alone(
-    decoder: TextDecoder, image_tokens: Tensor, beams: int
+WAYS = {
+    "greedy": how(1),
+    "beams": how(3),
+    "few words again": how(3, repetition_penalty=1.7),
+    "few words again, greedily": how(1, repetition_penalty=1.7),
+    "no short ones": how(3, min_length=5),
+    "not these": how(3, never=(4, 5)),
+    "drawn": how(temperature=1.0, seed=1),
+    "drawn from few, warmer": how(temperature=1.5, top_p=0.6, seed=2, repetition_penalty=1.3, min_length=2),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("seed", [3, 11])
+def test_every_way_continues_prompts_of_several_lengths_as_it_does_without_a_cache(
+    image_tokens: Tensor, seed: int, way: str
 ) -> None:
-    alone = [decode(decoder, image[None], how(beams))[0] for image in image_tokens]
+    decoder, decoding = opinionated(seed), WAYS[way]
+    expected = plainly(decoder, image_tokens, decoding, PROMPTS)
 
-    assert decode(decoder, image_tokens, how(beams)) == alone
+    assert decode(decoder, image_tokens, decoding, prompts=PROMPTS) == expected
 
 
-def test_captions_of_this_decoder_are_of_many_lengths_and_more_beams_find_others(
+def test_each_rule_makes_a_difference(decoder: TextDecoder, image_tokens: Tensor) -> None:
+    """What makes the comparisons above worth something."""
+    made = {way: decode(decoder, image_tokens, decoding) for way, decoding in WAYS.items()}
+
+    assert len({str(words) for words in made.values()}) == len(WAYS)
+    assert len({len(words) for words in made["beams"]}) >= 3
+    assert any(len(words) == LENGTH - 1 for words in made["greedy"])  # some never end
+    assert min(map(len, made["no short ones"])) == 5 > min(map(len, made["beams"]))
+    assert not {4, 5} & {word for words in made["not these"] for word in words}
+    repeated = sum(len(words) - len(set(words)) for words in made["greedy"])
+    assert sum(len(words) - len(set(words)) for words in made["few words again, greedily"]) < repeated
+
+
+@pytest.mark.parametrize("beams", [1, 3, 6])
+def test_a_trained_model_says_with_a_cache_what_it_says_without(tiny: Path, beams: int) -> None:
+    loaded = checkpoint.load(str(tiny), tiny)
+    words, model = loaded.captioner, loaded.model.eval()
+    assert words is not None and isinstance(model.decoder, TextDecoder)
+    images = [draw(shape, colour) for shape in SHAPES for colour in ("red", "blue")]
+    with torch.inference_mode():
+        tokens = model.encode_image(to_tensor(images, model.config.vision_cfg)).tokens
+    decoding = Decoding(
+        start_token_id=words.style_token_id("photo"),
+        end_token_id=words.end_token_id,
+        pad_token_id=words.pad_token_id,
+        never=tuple(words.start_token_ids),
+        beams=beams,
+        max_length=8,
+    )
+
+    assert decode(model.decoder, tokens, decoding) == plainly(model.decoder, tokens, decoding)
+
+
+@pytest.mark.parametrize("way", ["greedy", "beams", "few words again"])
+def test_a_picture_in_a_batch_is_put_into_the_words_that_it_gets_alone(
+    decoder: TextDecoder, image_tokens: Tensor, way: str
+) -> None:
+    alone = [
+        decode(decoder, image[None], WAYS[way], prompts=[prompt])[0]
+        for image, prompt in zip(image_tokens, PROMPTS, strict=True)
+    ]
+
+    assert decode(decoder, image_tokens, WAYS[way], prompts=PROMPTS) == alone
+
+
+def test_words_are_drawn_as_often_as_they_are_probable(decoder: TextDecoder, image_tokens: Tensor) -> None:
+    decoding = how(temperature=1.3, max_length=2, seed=5)
+    same = image_tokens[:1].expand(4000, -1, -1)
+
+    made = decode(decoder, same, decoding)
+
+    log_p = torch.tensor(Plain(decoder, image_tokens[0], decoding, [START]).log_probabilities([]))
+    expected = (log_p / 1.3).softmax(0)
+    counts = torch.bincount(torch.tensor([(words or [END])[0] for words in made]), minlength=VOCAB)
+    deviation = (expected * (1 - expected) / 4000).sqrt()
+    assert bool(((counts / 4000 - expected).abs() <= 4 * deviation + 1e-6).all())
+
+
+def test_another_seed_draws_other_words_and_the_same_seed_the_same(
     decoder: TextDecoder, image_tokens: Tensor
 ) -> None:
-    """What makes the comparisons above worth something."""
-    one, three = (decode(decoder, image_tokens, how(beams)) for beams in (1, 3))
+    one, again, other = (decode(decoder, image_tokens, how(temperature=1.0, seed=seed)) for seed in (7, 7, 8))
 
-    assert len({len(words) for words in three}) >= 3
-    assert one != three
-    assert any(len(words) == LENGTH - 1 for words in one)  # some never end
+    assert one == again != other
 
 
 def test_decoding_stops_when_nothing_open_can_win(image_tokens: Tensor) -> None:
@@ -135,6 +262,109 @@ def test_decoding_stops_when_nothing_open_can_win(image_tokens: Tensor) -> None:
     assert len(steps) == 1
 
 
-def test_less_than_one_beam_is_refused() -> None:
-    with pytest.raises(ValueError, match="beams must be at least 1, got 0"):
-        how(0)
+@pytest.mark.parametrize("beams", [1, 3])
+def test_a_picture_that_has_its_words_leaves_the_batch(
+    decoder: TextDecoder, image_tokens: Tensor, beams: int
+) -> None:
+    rows: list[int] = []
+    hook = decoder.norm.register_forward_hook(lambda _, __, states: rows.append(len(states)))
+
+    decode(decoder, image_tokens, how(beams))
+    hook.remove()
+
+    assert rows[0] == PICTURES
+    assert rows == sorted(rows, reverse=True)
+    assert rows[-1] < PICTURES / 2
+
+
+def test_no_pictures_give_no_words(decoder: TextDecoder, image_tokens: Tensor) -> None:
+    assert decode(decoder, image_tokens[:0], how(3)) == []
+    assert score(decoder, image_tokens[:0], [], []) == []
+
+
+def test_answers_are_scored_as_without_a_cache_word_by_word(
+    decoder: TextDecoder, image_tokens: Tensor
+) -> None:
+    answers = [
+        [[4, END], [5, 6, 7], [END]],
+        [],
+        [[3] * 6 + [END]],
+        [[9, 9, END]],
+        [[8, END], [8]],
+        [[2, 3]],
+    ] * 2
+
+    scores = score(decoder, image_tokens, PROMPTS, answers)
+
+    for image, prompt, of_one, got in zip(image_tokens, PROMPTS, answers, scores, strict=True):
+        expected = []
+        for answer in of_one:
+            with torch.inference_mode():
+                log_p = decoder(torch.tensor([prompt + answer]), image[None])[0].log_softmax(-1)
+            places = range(len(prompt) - 1, len(prompt) + len(answer) - 1)
+            expected.append(float(sum(log_p[t, word] for t, word in zip(places, answer, strict=True))))
+        assert got == pytest.approx(expected, abs=1e-4)
+
+
+def test_the_words_that_two_beams_find_are_more_probable_than_greedy_ones(
+    decoder: TextDecoder, image_tokens: Tensor
+) -> None:
+    """Where no length is favoured, what decoding looks for is what `score` measures."""
+    prompts = [[START]] * PICTURES
+    greedy, found = (decode(decoder, image_tokens, how(beams, length_penalty=0.0)) for beams in (1, 6))
+    answers = [
+        [one + [END] * (len(one) < LENGTH - 1), two + [END] * (len(two) < LENGTH - 1)]
+        for one, two in zip(greedy, found, strict=True)
+    ]
+
+    scores = torch.tensor(score(decoder, image_tokens, prompts, answers))
+
+    assert float((scores[:, 1] - scores[:, 0]).mean()) > 0
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"beams": 0}, "beams must be at least 1, got 0"),
+        ({"temperature": -1.0}, "temperature must be 0 or more, got -1.0"),
+        ({"beams": 2, "temperature": 1.0}, "goes with one beam, got 2"),
+        ({"top_p": 0.0}, "top_p must be above 0 and at most 1, got 0.0"),
+        ({"length_penalty": -1.0}, "length_penalty must be 0 or more, got -1.0"),
+        ({"repetition_penalty": 0.5}, "repetition_penalty must be at least 1, got 0.5"),
+        ({"min_length": LENGTH}, "min_length must be below max_length 9, got 9"),
+    ],
+)
+def test_a_wrong_way_to_decode_is_refused(wrong: dict[str, float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        how(**wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("prompts", "message"),
+    [
+        ([[START]], "12 pictures need as many prompts, got 1"),
+        ([[START]] * 11 + [[]], "1 to 8 words to leave room, got 0"),
+        ([[START]] * 11 + [[2] * LENGTH], "1 to 8 words to leave room, got 9"),
+    ],
+)
+def test_a_prompt_that_leaves_no_room_is_refused(
+    decoder: TextDecoder, image_tokens: Tensor, prompts: list[list[int]], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        decode(decoder, image_tokens, how(3), prompts=prompts)
+
+
+@pytest.mark.parametrize(
+    ("answers", "message"),
+    [
+        ([[[4]]], "1 pictures need as many lists of answers, got 2"),
+        ([[[4], []]], "an answer has no words: give it the end token at least"),
+        ([[[4] * LENGTH]], "a prompt of 1 words and an answer of 9 are more than the decoder's 9"),
+    ],
+)
+def test_an_answer_that_cannot_be_scored_is_refused(
+    decoder: TextDecoder, image_tokens: Tensor, answers: list[list[list[int]]], message: str
+) -> None:
+    given = answers * 2 if "as many" in message else answers
+    with pytest.raises(ValueError, match=message):
+        score(decoder, image_tokens[:1], [[START]], given)

@@ -15,7 +15,7 @@ from indexer.vectors.choice import build_segment
 from indexer.vectors.gpu import Device, DeviceRows, Devices
 from indexer.vectors.index import VectorIndex
 from indexer.vectors.options import BuildOptions
-from indexer.vectors.planner import DEVICE
+from indexer.vectors.planner import DEVICE, OFTEN
 from indexer.vectors.segments import (
     Segment,
     add_rows,
@@ -244,3 +244,22 @@ def test_an_approximate_index_that_finds_too_few_is_not_the_last_word(
 
     assert ids.shape == (60, 200)
     assert np.array_equal(ids, VectorIndex.over(DIM, [poor]).exactly().search(queries, 200)[1])
+
+
+def test_rows_of_many_are_kept_for_a_filter_that_is_often_asked_and_only_for_the_last_such(
+    segments: dict[str, Segment], queries: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("indexer.vectors.planner.KEPT_BYTES", 1000)  # 400 rows here are many
+    index = VectorIndex.over(DIM, [segments["graph"]])
+    one, other = (index.allow(ids_of(N)[start::10]) for start in (0, 1))
+    truth = [index.exactly().search(queries, K, allowed=allowed)[1] for allowed in (one, other)]
+
+    for _ in range(OFTEN + 1):
+        assert overlap(index.search(queries, K, allowed=one)[1], truth[0]) >= 0.97
+    assert one.parts[0].keeps(segments["graph"])
+    assert np.array_equal(index.search(queries, K, allowed=one)[1], truth[0])
+    for _ in range(OFTEN + 2):
+        index.search(queries, K, allowed=other)
+
+    assert "_gathered" in other.parts[0].__dict__ and "_gathered" not in one.parts[0].__dict__
+    assert np.array_equal(index.search(queries, K, allowed=other)[1], truth[1])

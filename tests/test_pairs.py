@@ -6,8 +6,18 @@ import numpy as np
 import pytest
 
 from tests.drawn import draw
-from textmm.pairs import CaptionDraw, Draw, Pairs, PairSource, Phrases, read_translations
+from textmm.pairs import (
+    CaptionDraw,
+    CaptionPhrase,
+    Draw,
+    Pairs,
+    PairSource,
+    Phrases,
+    brand_words,
+    without_brand,
+)
 from textmm.sources import SourceError
+from textmm.wording import read_translations
 
 COLOURS, KINDS = ("Red", "Blue", "Navy Blue"), ("Shirt", "Dress")
 ENGLISH = Phrases(share=0.7, templates=("{colour} {kind}", "{kind}", "{colour} {kind} for {gender}"))
@@ -37,8 +47,7 @@ SHOP = PairSource(
     caption_share=1.0,
     phrase_share=0.6,
     style="title",
-    caption_phrase="{colour} {kind} for {gender}",
-    caption_phrase_share=0.5,
+    caption_phrases=(CaptionPhrase(style="attributes", template="{colour} {kind} for {gender}", share=0.5),),
 )
 
 
@@ -196,7 +205,7 @@ def test_captions_are_own_texts_in_the_style_of_the_source_or_the_template_in_st
     titles, attributes = by_style(draws, "title"), by_style(draws, "attributes")
 
     assert len(titles) + len(attributes) == 40 * 12
-    assert len(attributes) / (40 * 12) == pytest.approx(SHOP.caption_phrase_share, abs=0.07)
+    assert len(attributes) / (40 * 12) == pytest.approx(SHOP.caption_phrases[0].share, abs=0.07)
     assert all(caption in pairs.items[picture].texts for picture, caption in titles)
     for picture, caption in attributes:
         item = pairs.items[picture]
@@ -293,3 +302,63 @@ def test_copies_of_a_picture_are_no_negatives_of_each_others_texts(shop: Path) -
     positives = pairs.positives(Draw(np.array([0, 1, 2]), np.array([0, 1, 2])))
 
     assert positives.tolist() == [[True, True, False], [True, True, False], [False, False, True]]
+
+
+TITLES = (
+    *(f"Acme Men {colour} Shirt" for colour in COLOURS),
+    *(f"United Colors of Paris Women {colour} Dress" for colour in COLOURS),
+    *(f"Red Tape Men {colour} Shoes" for colour in ("Black", "Red", "Brown", "Red")),
+    "Men Blue Shirt",
+)
+
+
+def test_words_that_titles_begin_with_and_hardly_have_within_are_brands() -> None:
+    brands = brand_words(TITLES)
+
+    assert brands >= {"Acme", "United", "Colors", "of", "Paris"}
+    assert not brands & {"Men", "Women", "Shirt", "Dress", "Shoes", "Black"}
+
+
+@pytest.mark.parametrize(
+    ("title", "left"),
+    [
+        ("Acme Men Red Shirt", "Men Red Shirt"),
+        ("United Colors of Paris Women Red Dress", "Women Red Dress"),
+        ("Women Red Dress of Paris", "Women Red Dress of Paris"),
+        ("Acme", "Acme"),
+    ],
+)
+def test_a_title_loses_the_brand_that_it_begins_with(title: str, left: str) -> None:
+    assert without_brand(title, brand_words(TITLES)) == left
+
+
+def test_captions_of_a_source_say_no_brands_and_its_queries_do(tmp_path: Path) -> None:
+    draw("circle", "red").save(tmp_path / "red.png")
+    rows = [["key", "path", "title"], *([f"k{i}", "red.png", title] for i, title in enumerate(TITLES))]
+    with (tmp_path / "brands.csv").open("w", newline="") as file:
+        csv.writer(file).writerows(rows)
+    source = PairSource(source="brands.csv", share=1.0, caption_share=1.0, style="title", strip_brands=True)
+    pairs = pairs_of(tmp_path, (source,))
+
+    assert not any("Acme" in text for text in pairs.caption_texts())
+    assert not any("Acme" in text for text in pairs.draw_captions(11, stage=0, step=0).captions)
+    assert any("Acme" in text for text in pairs.texts)
+
+
+def test_a_caption_in_another_language_has_its_words(shop: Path) -> None:
+    phrase = CaptionPhrase(style="attributes_zh", template="{colour}{kind}", share=1.0, translations="zh.csv")
+    pairs = pairs_of(
+        shop, (PairSource(source="shop.csv", share=1.0, caption_share=1.0, caption_phrases=(phrase,)),)
+    )
+
+    drawn = pairs.draw_captions(12, stage=0, step=0)
+
+    assert set(drawn.styles) == {"attributes_zh"}
+    assert any(said.startswith("红色") for said in drawn.captions)
+
+
+def test_captions_of_one_style_only(pairs: Pairs) -> None:
+    drawn = pairs.draw_captions(12, stage=0, step=0, style="title")
+
+    assert set(drawn.styles) == {"title"} and len(drawn.captions) == len(drawn.picture_ids) > 0
+    assert set(pairs.sentences("title")) == set(range(12)) and pairs.sentences("photo") == {}

@@ -19,7 +19,7 @@ from textmm import checkpoint
 from textmm.config import named_model
 from textmm.encoder import Encoder
 from textmm.model import TextMultiModalModel
-from textmm.pairs import Pairs, PairSource, Phrases
+from textmm.pairs import CaptionPhrase, Pairs, PairSource, Phrases
 from textmm.pretrained import load_tokenizer
 from textmm.recipe import Stage, TrainConfig
 from textmm.tokenizers import Tokenizer
@@ -37,8 +37,7 @@ DRAWN = PairSource(
     views=3,
     phrase_share=0.5,
     style="title",
-    caption_phrase="{colour} {kind}",
-    caption_phrase_share=0.5,
+    caption_phrases=(CaptionPhrase(style="attributes", template="{colour} {kind}", share=0.5),),
 )
 ENGLISH = Phrases(share=0.5, templates=("{colour} {kind}",))
 CHINESE = Phrases(share=0.5, templates=("{colour}{kind}",), synonyms="zh.csv", values_too=False)

@@ -33,6 +33,8 @@ class ImageConfig:
     """Hidden width of the trained head of a `cnn`."""
     token_width: int = 256
     """Width of the image tokens that a `cnn` hands to the decoder."""
+    summary_tokens: bool = False
+    """Whether a `cnn` hands on two more: its pooled features, and the picture's place in the shared space."""
 
     def __post_init__(self) -> None:
         _one_of("vision_cfg.kind", self.kind, ("vit", "cnn"))
@@ -60,6 +62,9 @@ class TextConfig:
         check_positive("text_cfg", self, ("context_length", "vocab_size", "width", "layers", "heads"))
 
 
+QUESTION, ANSWER = "question", "answer"
+
+
 @dataclass(frozen=True, kw_only=True)
 class DecoderConfig:
     width: int = 256
@@ -70,9 +75,16 @@ class DecoderConfig:
     """Tokens of a caption, the style token that starts it and the end token included."""
     styles: tuple[str, ...] = ("photo", "title", "attributes")
     """Ways to put a picture into words; each has its own start token."""
+    questions: bool = False
+    """Whether it answers questions: `<question>`, the question, `<answer>`, the answer."""
 
     def __post_init__(self) -> None:
         check_positive("multimodal_cfg", self, ("width", "layers", "heads", "vocab_size", "context_length"))
+
+    @property
+    def start_tokens(self) -> tuple[str, ...]:
+        """Names of the special tokens of its vocabulary, beside the padding and the end."""
+        return (*self.styles, *((QUESTION, ANSWER) if self.questions else ()))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -16,10 +18,15 @@ from torch import Tensor
 from textmm import checkpoint, generate
 from textmm.bert import Bert
 from textmm.checkpoint import LoadedModel
+from textmm.fusion import TextDecoder
 from textmm.image import CNN, Encoded
 from textmm.model import TextMultiModalModel
 from textmm.text import PretrainedText
+from textmm.tokenizers import BytePair
 from textmm.transforms import fit, to_tensor
+
+P = TypeVar("P")
+R = TypeVar("R")
 
 IMAGE_BATCH = 8
 """Pictures a forward pass: what fits a CPU's caches; larger was slower."""
@@ -32,6 +39,13 @@ class Caption:
     text: str
     score: float
     """Cosine of the caption with its picture."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    text: str
+    confidence: float
+    """Probability of the answer: among all that could be said, or among the choices; 0..1."""
 
 
 class Encoder:
@@ -69,6 +83,11 @@ class Encoder:
         """Styles in which this model can caption; none for a model without a decoder."""
         decoder = self._model.config.multimodal_cfg
         return decoder.styles if decoder is not None and self._captioner is not None else ()
+
+    @property
+    def logit_scale(self) -> float:
+        """What cosines are multiplied by before a softmax makes shares of them."""
+        return float(self._model.scale().detach())
 
     @property
     def preprocessing(self) -> str:
@@ -112,6 +131,63 @@ class Encoder:
         scores = np.einsum("ij,ij->i", features, self.encode_texts(texts))
         return [Caption(text, float(score)) for text, score in zip(texts, scores, strict=True)]
 
+    @property
+    def asks(self) -> bool:
+        """Whether this model answers questions."""
+        decoder = self._model.config.multimodal_cfg
+        return decoder is not None and decoder.questions and self._captioner is not None
+
+    def answer(self, images: Sequence[Image.Image], questions: Sequence[str]) -> list[Answer]:
+        """A free answer to each picture's question, in order. ValueError when this model answers none."""
+        words, decoder = self._asked()
+        how = self._decoding(words, start=words.prompts([""])[0][0], beams=1)
+
+        def of(tokens: Tensor, prompts: list[list[int]]) -> list[Answer]:
+            said = generate.decode(decoder, tokens, how, prompts=prompts)
+            wholes = [[[*row, words.end_token_id]] for row in said]
+            log_p = generate.score(decoder, tokens, prompts, wholes)
+            return [Answer(words.decode(row), math.exp(p)) for row, (p,) in zip(said, log_p, strict=True)]
+
+        return self._in_parts(of, images, words.prompts(questions))
+
+    def rank_answers(
+        self, images: Sequence[Image.Image], questions: Sequence[str], choices: Sequence[Sequence[str]]
+    ) -> list[list[Answer]]:
+        """The choices of each picture's question, the most probable first; their confidences add up to 1."""
+        words, decoder = self._asked()
+
+        def of(tokens: Tensor, prompts: list[tuple[list[int], Sequence[str]]]) -> list[list[Answer]]:
+            answers = [words.answer_ids(of_one) for _, of_one in prompts]
+            log_p = generate.score(decoder, tokens, [prompt for prompt, _ in prompts], answers)
+            out = []
+            for row, (_, of_one) in zip(log_p, prompts, strict=True):
+                shares = torch.softmax(torch.tensor(row, dtype=torch.float64), 0).tolist()
+                ranked = sorted(zip(of_one, shares, strict=True), key=lambda pair: -pair[1])
+                out.append([Answer(text, share) for text, share in ranked])
+            return out
+
+        return self._in_parts(of, images, list(zip(words.prompts(questions), choices, strict=True)))
+
+    def _asked(self) -> tuple[BytePair, TextDecoder]:
+        words, decoder = self._captioner, self._model.decoder
+        if not self.asks or words is None or decoder is None:
+            raise ValueError(f"model {self.model_id} was not trained to answer questions")
+        return words, decoder
+
+    def _in_parts(
+        self,
+        work: Callable[[Tensor, list[P]], list[R]],
+        images: Sequence[Image.Image],
+        prompts: Sequence[P],
+    ) -> list[R]:
+        """`work` on the tokens of some pictures and their prompts, in the workers; results in order."""
+        if not images:
+            return []
+        tokens = torch.cat([e.tokens for e in self._images(images)])
+        starts = range(0, len(tokens), CAPTION_BATCH)
+        parts = [(tokens[i : i + CAPTION_BATCH], list(prompts[i : i + CAPTION_BATCH])) for i in starts]
+        return [one for part in self._workers.map(lambda part: work(*part), parts) for one in part]
+
     def _images(self, images: Sequence[Image.Image]) -> list[Encoded]:
         chunks = [images[i : i + IMAGE_BATCH] for i in range(0, len(images), IMAGE_BATCH)]
         return list(self._workers.map(self._encode_images, chunks))
@@ -130,16 +206,21 @@ class Encoder:
     def _decode(self, image_tokens: Tensor, style: str, beams: int) -> list[str]:
         words, decoder = self._captioner, self._model.decoder
         assert words is not None and decoder is not None
-        how = generate.Decoding(
-            start_token_id=words.style_token_id(style),
-            end_token_id=words.end_token_id,
-            pad_token_id=words.pad_token_id,
-            beams=beams,
-            max_length=words.context_length,
-        )
+        how = self._decoding(words, start=words.style_token_id(style), beams=beams)
         chunks = torch.split(image_tokens, CAPTION_BATCH)
         decoded = self._workers.map(lambda tokens: generate.decode(decoder, tokens, how), chunks)
         return [words.decode(row) for rows in decoded for row in rows]
+
+    @staticmethod
+    def _decoding(words: BytePair, *, start: int, beams: int) -> generate.Decoding:
+        return generate.Decoding(
+            start_token_id=start,
+            end_token_id=words.end_token_id,
+            pad_token_id=words.pad_token_id,
+            never=tuple(words.start_token_ids),
+            beams=beams,
+            max_length=words.context_length,
+        )
 
 
 def _rows(parts: list[Tensor], embed_dim: int) -> NDArray[np.float32]:

@@ -1,36 +1,43 @@
-"""A model over a data set: figures under CLIP_benchmark's field names."""
+"""A model over a data set: figures under CLIP_benchmark's field names, each with a bootstrap interval."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from textmm.bootstrap import Statistic, Weights, mean_of, median_of
+from textmm.caption_metrics import bleu_counts, bleu_of, cider_ds, rouge_ls
+from textmm.classified import Classified
 from textmm.encoder import Encoder
-from textmm.metrics import bleu_4, cider_d, precision_at_k, recall_at_k, zero_shot_accuracy
-from textmm.pairs import read_translations
+from textmm.figures import Confusion, Evaluation, Figures, Miss, Misses, RecallCurve, Reliability, measured
+from textmm.metrics import (
+    answers_right,
+    confusion_matrix,
+    first_right_ranks,
+    ndcgs_at_k,
+    precisions_at_k,
+    probabilities,
+)
+from textmm.misses import WORST, fewest_right, last_ranked, surest_mistakes
 from textmm.sources import Item, read_bytes
 from textmm.tokenizers import is_latin
 from textmm.transforms import ImageTooLarge, ImageUnreadable, decode_image
+from textmm.wording import read_translations
 
 Rows = NDArray[np.float32]
 Values = tuple[tuple[str, str], ...]
 """(attribute, value) pairs, in the order of a template."""
+Answer = Callable[[Sequence[Image.Image], Sequence[str]], Sequence[str]]
+"""Pictures, and a question to each -> an answer to each."""
 RECALL_AT = (1, 5, 10)
-ENCODE_BATCH = 64
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    task: str
-    metrics: dict[str, float]
-    counts: dict[str, int] = field(default_factory=dict)
-    """How many pictures, queries, labels … the figures are over."""
+CURVE_TO = 100
+"""recall@k is drawn for k up to this."""
 
 
 @dataclass(frozen=True)
@@ -70,14 +77,34 @@ def retrieval(encoder: Encoder, data: DataSet) -> Evaluation:
     relevant = np.zeros((len(texts), len(data.items)), dtype=bool)
     relevant[rows, columns] = True
     scores = encoder.encode_texts(list(texts)) @ encoder.encode_images(data.images).T
-    with_text = relevant.any(0)
-    metrics = {}
+    with_text = np.flatnonzero(relevant.any(0))
+    to_texts = scores.T[with_text], relevant.T[with_text]
+    ways = {"image": (scores, relevant), "text": to_texts}
+    ranks = {way: first_right_ranks(*asked) for way, asked in ways.items()}
+    figures: Figures = {}
     for k in RECALL_AT:
-        metrics[f"image_retrieval_recall@{k}"] = recall_at_k(scores, relevant, min(k, scores.shape[1]))
-        metrics[f"text_retrieval_recall@{k}"] = recall_at_k(
-            scores.T[with_text], relevant.T[with_text], min(k, scores.shape[0])
-        )
-    return Evaluation("zeroshot_retrieval", metrics, {"images": len(data.items), "texts": len(texts)})
+        for way, (way_scores, _) in ways.items():
+            hits = ranks[way] <= min(k, way_scores.shape[1])
+            figures[f"{way}_retrieval_recall@{k}"] = mean_of(hits), len(hits)
+    for way, (way_scores, right) in ways.items():
+        gains = ndcgs_at_k(way_scores, right, min(10, way_scores.shape[1]))
+        figures[f"{way}_retrieval_median_rank"] = median_of(ranks[way]), len(gains)
+        figures[f"{way}_retrieval_ndcg@10"] = mean_of(gains), len(gains)
+    return Evaluation(
+        "zeroshot_retrieval",
+        *measured(figures),
+        {"images": len(data.items), "texts": len(texts)},
+        pictures=(
+            RecallCurve(
+                {
+                    "text to image": _curve(ranks["image"], scores.shape[1]),
+                    "image to text": _curve(ranks["text"], scores.shape[0]),
+                }
+            ),
+            Misses("text-to-image", last_ranked(*ways["image"], list(texts), range(len(data.items)))),
+            Misses("image-to-text", last_ranked(*ways["text"], with_text.tolist(), list(texts))),
+        ),
+    )
 
 
 def attribute_retrieval(
@@ -103,9 +130,15 @@ def attribute_retrieval(
     relevant = np.array([[s is not None and _agree(s, q, match) for s in said] for q in queries])
     words = [_in_words(template, dict(query), translations) for query in queries]
     scores = encoder.encode_texts(words) @ encoder.encode_images(data.images).T
-    value = precision_at_k(scores, relevant, 10)
+    precisions = precisions_at_k(scores, relevant, 10)
     return Evaluation(
-        "retrieval", {"precision@10": value}, {"images": len(data.items), "queries": len(queries)}
+        "retrieval",
+        *measured({"precision@10": (mean_of(precisions), len(queries))}),
+        {"images": len(data.items), "queries": len(queries)},
+        pictures=(
+            RecallCurve({"text to image": _curve(first_right_ranks(scores, relevant), scores.shape[1])}),
+            Misses("text-to-image", fewest_right(scores, relevant, words, precisions)),
+        ),
     )
 
 
@@ -123,45 +156,128 @@ def classify(
     truth = np.array([values.index(str(data.items[i].attributes[label])) for i in kept])
     prompts = [_translated(value, translations) for value in values]
     scores = encoder.encode_images([data.images[i] for i in kept]) @ encoder.encode_texts(prompts).T
-    guess = scores.argmax(1)
-    recalls = [float((guess[truth == c] == c).mean()) for c in range(len(values))]
-    metrics = {"acc1": zero_shot_accuracy(scores, truth), "mean_per_class_recall": float(np.mean(recalls))}
-    return Evaluation("zeroshot_classification", metrics, {"images": len(kept), "labels": len(values)})
+    given, shares = scores.argmax(1), probabilities(scores, encoder.logit_scale)
+    answered = Classified(truth, given, shares.max(1), len(values))
+    metrics, ends = answered.metrics()
+    if len(values) >= 5:
+        best = np.argsort(-scores, axis=1, kind="stable")[:, :5]
+        acc5, acc5_ends = measured({"acc5": (mean_of((best == truth[:, None]).any(1)), len(kept))})
+        metrics, ends = metrics | acc5, ends | acc5_ends
+    return Evaluation(
+        "zeroshot_classification",
+        metrics,
+        ends,
+        {"images": len(kept), "labels": len(values)},
+        per_class=answered.per_class(values),
+        pictures=(
+            Confusion(values, confusion_matrix(truth, given, len(values))),
+            Reliability(answered.binned(np.ones((1, len(kept))))),
+            Misses("labels", surest_mistakes(scores, shares, truth, values, kept)),
+        ),
+    )
 
 
 def captions(encoder: Encoder, data: DataSet, style: str, *, beams: int = 3) -> Evaluation:
-    """BLEU-4 and CIDEr-D against the texts; in style `attributes`, how often type and colour are named
+    """BLEU-4, ROUGE-L and CIDEr-D against the texts; in style `attributes`, how often type and colour are named
     rightly.
+
+    In resamples n-grams weigh what they weigh over all the pictures.
     """
     made = [c.text for c in encoder.caption_images(data.images, style=style, beams=beams)]
+    counts = {"images": len(made)}
     if style == "attributes":
-        metrics = {
-            f"names_{name}": _names_rightly(made, [i.attributes.get(name) for i in data.items])
-            for name in ("article_type", "base_colour")
-        }
-        return Evaluation("captioning", metrics, {"images": len(made)})
+        return _attribute_captions(data, made, counts)
     references = [list(item.texts) for item in data.items]
     if not all(references):
         raise ValueError("some pictures have no text to compare a caption with")
-    metrics = {"Bleu_4": bleu_4(made, references), "CIDEr": cider_d(made, references)}
-    return Evaluation("captioning", metrics, {"images": len(made)})
+    ngrams, ciders, rouges = (
+        bleu_counts(made, references),
+        cider_ds(made, references),
+        rouge_ls(made, references),
+    )
+    figures: Figures = {
+        "Bleu_4": (lambda weights: bleu_of(weights @ ngrams), len(made)),
+        "CIDEr": (mean_of(ciders), len(made)),
+        "ROUGE_L": (mean_of(rouges), len(made)),
+    }
+    worst = [
+        Miss(int(i), tuple(references[i]), (made[i],), f"CIDEr-D {ciders[i]:.2f}")
+        for i in np.lexsort((rouges, ciders))[:WORST]
+    ]
+    return Evaluation("captioning", *measured(figures), counts, pictures=(Misses("captions", worst),))
+
+
+@dataclass(frozen=True)
+class Asked:
+    image: int
+    """Place of the picture in the data."""
+    text: str
+    answers: tuple[str, ...]
+    """All that are right."""
+    kind: str = ""
+    """What is asked about, to have a figure of its own."""
+
+
+def ask(answer: Answer, data: DataSet, questions: Sequence[Asked]) -> Evaluation:
+    """Share of questions answered rightly (see `metrics.answers_right`), in all and of each kind.
+
+    Pictures are what is resampled: the questions to one picture stand or fall together.
+    """
+    if not questions:
+        raise ValueError("there are no questions to ask")
+    given = answer([data.images[q.image] for q in questions], [q.text for q in questions])
+    right = answers_right(given, [q.answers for q in questions])
+    images, picture = np.unique([q.image for q in questions], return_inverse=True)
+    kinds = np.array([q.kind for q in questions])
+    figures: Figures = {"answer_accuracy": (_share(right, picture), len(images))}
+    for kind in sorted(set(kinds) - {""}):
+        asked = kinds == kind
+        figures[f"answer_accuracy_{kind}"] = _share(right[asked], picture[asked]), len(images)
+    wrong = [
+        Miss(q.image, q.answers, (said,), q.text)
+        for q, said, is_right in zip(questions, given, right, strict=True)
+        if not is_right
+    ]
+    return Evaluation(
+        "visual_question_answering",
+        *measured(figures),
+        {"images": len(images), "questions": len(questions)},
+        pictures=(Misses("answers", wrong[:WORST]),),
+    )
 
 
 def load_translations(path: str | None) -> dict[str, list[str]]:
     return {} if path is None else read_translations(path)
 
 
+def _attribute_captions(data: DataSet, made: list[str], counts: dict[str, int]) -> Evaluation:
+    figures: Figures = {}
+    wrong: list[Miss] = []
+    for name in ("article_type", "base_colour"):
+        truth = [item.attributes.get(name) for item in data.items]
+        at, named = _named_rightly(made, truth)
+        figures[f"names_{name}"] = mean_of(named), len(named)
+        wrong += [Miss(i, (str(truth[i]),), (made[i],), name) for i in at[~named].tolist()]
+    counted = Counter(miss.asked for miss in wrong)
+    wrong.sort(key=lambda miss: -counted[miss.asked])  # all wrong before half wrong
+    return Evaluation("captioning", *measured(figures), counts, pictures=(Misses("captions", wrong[:WORST]),))
+
+
 def _names_rightly(captions: Sequence[str], truth: Sequence[object]) -> float:
     """Share of captions whose longest known value is the right one; "navy blue" is not "blue"."""
+    _, named = _named_rightly(captions, truth)
+    return float(named.mean()) if named.size else float("nan")
+
+
+def _named_rightly(
+    captions: Sequence[str], truth: Sequence[object]
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Which captions have a true value, and whether they name it."""
     known = sorted({str(v).lower() for v in truth if v is not None}, key=len, reverse=True)
     pattern = re.compile(rf"(?<!\w)({'|'.join(map(re.escape, known))})(?!\w)")
-    right = total = 0
-    for caption, value in zip(captions, truth, strict=True):
-        if value is not None:
-            found = max(pattern.findall(caption), key=len, default=None)
-            right += found == str(value).lower()
-            total += 1
-    return right / total if total else float("nan")
+    at = [i for i, value in enumerate(truth) if value is not None]
+    named = [max(pattern.findall(captions[i]), key=len, default=None) == str(truth[i]).lower() for i in at]
+    return np.array(at, dtype=np.int64), np.array(named, dtype=bool)
 
 
 def _filled(template: str, item: Item) -> Values | None:
@@ -190,3 +306,22 @@ def _translated(value: str, translations: Mapping[str, list[str]]) -> str:
         return translations[value.lower()][0]
     except KeyError:
         raise ValueError(f"the translations have no entry for {value!r}") from None
+
+
+def _share(right: NDArray[np.bool_], picture: NDArray[np.int64]) -> Statistic:
+    """Share of questions answered rightly, a weight a picture: NaN where no picture has such a question."""
+
+    def share(weights: Weights) -> NDArray[np.float64]:
+        asked = weights[:, picture]
+        total = asked.sum(axis=1)
+        shares: NDArray[np.float64] = np.where(total > 0, asked @ right / np.maximum(total, 1), np.nan)
+        return shares
+
+    return share
+
+
+def _curve(ranks: NDArray[np.int64], items: int) -> NDArray[np.float64]:
+    """recall@k for k = 1 .. 100, or as many items as there are."""
+    k = np.arange(1, min(CURVE_TO, items) + 1)
+    shares: NDArray[np.float64] = (ranks[:, None] <= k).mean(axis=0)
+    return shares

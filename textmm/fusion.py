@@ -4,36 +4,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor, nn
 
+from textmm.cache import Cache, WordMemory
 from textmm.config import DecoderConfig
 from textmm.layers import MLP, Attention, KeysValues
-
-
-@dataclass
-class LayerCache:
-    """What one layer remembers while a caption grows; `select` follows the beams."""
-
-    image: KeysValues
-    """Keys and values of the image tokens, computed once."""
-    words: KeysValues | None = None
-    """Keys and values of the words so far."""
-
-    def append(self, new: KeysValues) -> KeysValues:
-        if self.words is not None:
-            new = (torch.cat([self.words[0], new[0]], dim=2), torch.cat([self.words[1], new[1]], dim=2))
-        self.words = new
-        return new
-
-    def select(self, rows: Tensor, *, image: bool) -> None:
-        """Keep the rows [B'] of what is remembered; of the image's too when `image`."""
-        if self.words is not None:
-            self.words = (self.words[0][rows], self.words[1][rows])
-        if image:
-            self.image = (self.image[0][rows], self.image[1][rows])
 
 
 class CrossModalFusion(nn.Module):
@@ -60,12 +36,13 @@ class DecoderLayer(nn.Module):
         self.mlp = MLP(config.width)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor, cache: LayerCache) -> Tensor:
+    def forward(self, x: Tensor, image: KeysValues, memory: WordMemory, mask: Tensor | None) -> Tensor:
+        """x [B, Q, D] after the words of `memory`, which it joins; None for a mask: as in Cache.visible."""
         y = self.norm1(x)
-        fresh = cache.words is None
-        keys_values = cache.append(self.attention.keys_values(y))
-        x = x + self.dropout(self.attention(y, keys_values, causal=fresh and x.shape[1] > 1))
-        x = x + self.dropout(self.fusion(x, cache.image))
+        keys_values = memory.append(self.attention.keys_values(y))
+        causal = mask is None and x.shape[1] > 1
+        x = x + self.dropout(self.attention(y, keys_values, mask=mask, causal=causal))
+        x = x + self.dropout(self.fusion(x, image))
         out: Tensor = x + self.dropout(self.mlp(self.norm2(x)))
         return out
 
@@ -83,19 +60,35 @@ class TextDecoder(nn.Module):
         self.dropout = nn.Dropout(dropout)
         nn.init.normal_(self.word.weight, std=0.02)
 
-    def start(self, image_tokens: Tensor) -> list[LayerCache]:
-        """A cache for pictures whose tokens are given, with no words yet."""
-        source = self.norm_image(image_tokens)
-        return [LayerCache(layer.fusion.attention.keys_values(source)) for layer in self.layers]  # type: ignore
+    @property
+    def context_length(self) -> int:
+        """Words at most."""
+        return len(self.positions)
 
-    def step(self, words: Tensor, cache: list[LayerCache], *, position: int) -> Tensor:
-        """The words [B, T] that come at `position` and after -> logits [B, T, V]; they go into the cache."""
-        return self.logits(self._states(words, cache, position))
+    def start(self, image_tokens: Tensor) -> Cache:
+        """A cache for pictures whose tokens [B, N, image_width] are given, with no words yet."""
+        source = self.norm_image(image_tokens)
+        image = [layer.fusion.attention.keys_values(source) for layer in self.layers]  # type: ignore
+        return Cache(image, word_layers=len(self.layers))
+
+    def step(self, words: Tensor, cache: Cache, *, positions: Tensor, seen: Tensor | None = None) -> Tensor:
+        """States [B, Q, D] of the words [B, Q] at `positions` [B, Q] or [Q]; they go into the cache.
+
+        `seen` [B, Q, S + Q] bool: which of the S words remembered and of these each may see. None: these come first
+        and each sees those before it, or it is one that sees all.
+        """
+        mask = cache.visible(words.shape[1], seen)
+        x = self.dropout(self.word(words) + self.positions[positions])
+        for layer, image, memory in zip(self.layers, cache.image, cache.words, strict=True):
+            x = layer(x, image, memory, mask)
+        out: Tensor = self.norm(x)
+        return out
 
     def states(self, words: Tensor, image_tokens: Tensor) -> Tensor:
         """Words [B, T] and image tokens -> [B, T, D], which `logits` turns into words; in training most of the
         work is there, so only the states of real words go through it."""
-        return self._states(words, self.start(image_tokens), 0)
+        places = torch.arange(words.shape[1], device=words.device)
+        return self.step(words, self.start(image_tokens), positions=places)
 
     def logits(self, states: Tensor) -> Tensor:
         """States [..., D] -> logits of the next word [..., V]; the matrix is that of the word embeddings."""
@@ -103,11 +96,3 @@ class TextDecoder(nn.Module):
 
     def forward(self, words: Tensor, image_tokens: Tensor) -> Tensor:
         return self.logits(self.states(words, image_tokens))
-
-    def _states(self, words: Tensor, cache: list[LayerCache], position: int) -> Tensor:
-        x = self.word(words) + self.positions[position : position + words.shape[1]]
-        x = self.dropout(x)
-        for layer, remembered in zip(self.layers, cache, strict=True):
-            x = layer(x, remembered)
-        out: Tensor = self.norm(x)
-        return out

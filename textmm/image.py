@@ -90,16 +90,20 @@ class CNN(ImageEncoder):
     """A locked EfficientNet-Lite; features of every stage and of colour; a trained head.
 
     pooled: 1280 of the head map, means (and, from stage 2 on, deviations) of the end of every stage, colour.
-    memory: 17 tokens: the mean of the head map and its 4 x 4 average, 1280 wide.
+    memory: 17 tokens: the mean of the head map and its 4 x 4 average, 1280 wide. With `summary_tokens` the decoder gets
+    two more, made of the pooled features and of the picture's place in the shared space.
     """
 
     GRID = 4
+    place_scale: float
+    """Makes the numbers of a unit vector about 1 each."""
     pixel_mean: Tensor
     pixel_std: Tensor
 
     def __init__(self, config: ImageConfig, embed_dim: int) -> None:
         super().__init__()
         self.token_width = config.token_width
+        self.place_scale = embed_dim**0.5
         self.features = EfficientNetLite()
         self.register_buffer("pixel_mean", torch.tensor(config.mean)[:, None, None], persistent=False)
         self.register_buffer("pixel_std", torch.tensor(config.std)[:, None, None], persistent=False)
@@ -108,6 +112,10 @@ class CNN(ImageEncoder):
         self.projection = ProjectionHead(self.pooled_width, config.head_width, embed_dim)
         self.token_projection = nn.Linear(HEAD_WIDTH, config.token_width)
         self.colour_projection = nn.Linear(COLOUR_WIDTH, config.token_width)
+        self.summary_projection = nn.ModuleList()
+        if config.summary_tokens:
+            widths = (self.pooled_width, embed_dim)
+            self.summary_projection = nn.ModuleList(nn.Linear(width, config.token_width) for width in widths)
 
     def trunk(self, images: Tensor) -> TrunkOutput:
         weight = self.features.stem.weight
@@ -128,9 +136,16 @@ class CNN(ImageEncoder):
         return features
 
     def tokens(self, out: TrunkOutput) -> Tensor:
-        colour = self.projection.standardise(out.pooled)[:, -COLOUR_WIDTH:]
+        pooled = self.projection.standardise(out.pooled)
         tokens: Tensor = self.token_projection(out.memory)
-        return torch.cat([tokens[:, :1] + self.colour_projection(colour)[:, None], tokens[:, 1:]], dim=1)
+        first = tokens[:, :1] + self.colour_projection(pooled[:, -COLOUR_WIDTH:])[:, None]
+        if not self.summary_projection:
+            return torch.cat([first, tokens[:, 1:]], dim=1)
+        place = (
+            self.projection(pooled).detach() * self.place_scale
+        )  # the space is not bent for the decoder's sake
+        summaries = zip(self.summary_projection, (pooled, place), strict=True)
+        return torch.cat([first, tokens[:, 1:], *(layer(x)[:, None] for layer, x in summaries)], dim=1)
 
 
 def _moments(maps: Tensor, *, deviation: bool) -> list[Tensor]:

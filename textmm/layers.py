@@ -31,7 +31,7 @@ class Attention(nn.Module):
     def forward(
         self, x: Tensor, keys_values: KeysValues, *, mask: Tensor | None = None, causal: bool = False
     ) -> Tensor:
-        """x [B, T, D] -> [B, T, D]. `mask` is boolean, True where a key may be seen."""
+        """x [B, T, D] -> [B, T, D]. `mask` is True where a key may be seen, or 0 there and -inf elsewhere."""
         keys, values = keys_values
         q = self._split(self.query(x))  # [B, H, T, D/H]
         y = F.scaled_dot_product_attention(q, keys, values, attn_mask=mask, is_causal=causal)

@@ -1,4 +1,4 @@
-"""Quality figures of retrieval, classification and captions: pure functions, numpy in, float out.
+"""Quality figures of retrieval, classification, calibration and answers: pure functions, numpy in, float out.
 
 In the retrieval metrics row i of `scores` is a query, column j an item, higher is closer; `relevant` is a
 bool matrix of the same shape saying which items are right for a query, at least one for each. Ties count in
@@ -6,20 +6,39 @@ the query's favour: of items with equal scores the right ones come first. So a m
 score looks perfect: when a figure is too good, look at the spread of the scores.
 """
 
-import math
-import unicodedata
-from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-_LONGEST_NGRAM = 4
-_CIDER_SIGMA = 6.0
-_CIDER_SCALE = 10.0
-_TINY, _SMALL = 1e-15, 1e-9  # pycocoevalcap's; they keep captions without words from dividing by zero
+from textmm.caption_metrics import caption_words
 
-Ngram = tuple[str, ...]
+CALIBRATION_BINS = 15
+_ARTICLES = {"a", "an", "the"}
+_NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+_DIGITS = {word: str(number) for number, word in enumerate(_NUMBERS)}
+
+
+@dataclass(frozen=True)
+class ClassScores:
+    """A value a class each, float64 [..., n_classes], 0..1, or NaN."""
+
+    precision: NDArray[np.float64]
+    """0 for a class that was true and never given."""
+    recall: NDArray[np.float64]
+    f1: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class CalibrationBins:
+    """Answers by confidence, in bins of equal width over 0..1; float64 [..., bins] each."""
+
+    count: NDArray[np.float64]
+    confidence: NDArray[np.float64]
+    """Sum of the confidences."""
+    right: NDArray[np.float64]
+    """How many are right."""
 
 
 def recall_at_k(scores: NDArray[np.floating], relevant: NDArray[np.bool_], k: int) -> float:
@@ -28,7 +47,7 @@ def recall_at_k(scores: NDArray[np.floating], relevant: NDArray[np.bool_], k: in
     Raises ValueError if shapes differ, a score is NaN, a query has no right item or k is not in 1..n_items.
     """
     _check_k(k, scores)
-    return float(np.mean(_best_ranks(scores, relevant) <= k))
+    return float(np.mean(first_right_ranks(scores, relevant) <= k))
 
 
 def precision_at_k(scores: NDArray[np.floating], relevant: NDArray[np.bool_], k: int) -> float:
@@ -36,8 +55,7 @@ def precision_at_k(scores: NDArray[np.floating], relevant: NDArray[np.bool_], k:
 
     A query with fewer than k right items cannot reach 1. Raises ValueError as `recall_at_k`.
     """
-    _check_k(k, scores)
-    return float(np.mean(_right_by_rank(scores, relevant)[:, :k]))
+    return float(np.mean(precisions_at_k(scores, relevant, k)))
 
 
 def median_rank(scores: NDArray[np.floating], relevant: NDArray[np.bool_]) -> float:
@@ -45,7 +63,7 @@ def median_rank(scores: NDArray[np.floating], relevant: NDArray[np.bool_]) -> fl
 
     Raises ValueError if the shapes differ, a score is NaN or a query has no right item.
     """
-    return float(np.median(_best_ranks(scores, relevant)))
+    return float(np.median(first_right_ranks(scores, relevant)))
 
 
 def mean_rank(scores: NDArray[np.floating], relevant: NDArray[np.bool_]) -> float:
@@ -53,21 +71,43 @@ def mean_rank(scores: NDArray[np.floating], relevant: NDArray[np.bool_]) -> floa
 
     Raises ValueError as `median_rank`.
     """
-    return float(np.mean(_best_ranks(scores, relevant)))
+    return float(np.mean(first_right_ranks(scores, relevant)))
 
 
 def ndcg_at_k(scores: NDArray[np.floating], relevant: NDArray[np.bool_], k: int) -> float:
-    """Normalised discounted cumulative gain of the k best, mean over the queries, 0..1.
+    """Normalised discounted cumulative gain of the k best, mean over the queries, 0..1; see `ndcgs_at_k`."""
+    return float(np.mean(ndcgs_at_k(scores, relevant, k)))
+
+
+def first_right_ranks(scores: NDArray[np.floating], relevant: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Rank, from 1, of each query's best right item: [n_queries, n_items] -> [n_queries].
+
+    Raises ValueError if the shapes differ, a score is NaN or a query has no right item.
+    """
+    _check_relevant(scores, relevant)
+    best = np.where(relevant, scores, -np.inf).max(axis=1)
+    ranks: NDArray[np.int64] = 1 + np.count_nonzero(scores > best[:, None], axis=1)
+    return ranks
+
+
+def precisions_at_k(scores: NDArray[np.floating], relevant: NDArray[np.bool_], k: int) -> NDArray[np.float64]:
+    """Share of right items among the k best of each query, [n_queries]. Raises ValueError as `recall_at_k`."""
+    shares: NDArray[np.float64] = _right_among_best(scores, relevant, k).mean(axis=1)
+    return shares
+
+
+def ndcgs_at_k(scores: NDArray[np.floating], relevant: NDArray[np.bool_], k: int) -> NDArray[np.float64]:
+    """Normalised discounted cumulative gain of the k best of each query, [n_queries], 0..1.
 
     A right item at rank r gains 1 / log2(r + 1), a wrong one nothing; the sum is divided by the best one
     possible, that of all right items first (Järvelin and Kekäläinen 2002). Raises ValueError as
     `recall_at_k`.
     """
-    _check_k(k, scores)
     discounts = 1 / np.log2(np.arange(2, k + 2))
-    gains = _right_by_rank(scores, relevant)[:, :k] @ discounts
+    gains = _right_among_best(scores, relevant, k) @ discounts
     right_items = np.minimum(relevant.sum(axis=1), k)
-    return float(np.mean(gains / np.cumsum(discounts)[right_items - 1]))
+    shares: NDArray[np.float64] = gains / np.cumsum(discounts)[right_items - 1]
+    return shares
 
 
 def zero_shot_accuracy(scores: NDArray[np.floating], labels: NDArray[np.integer]) -> float:
@@ -87,78 +127,107 @@ def zero_shot_accuracy(scores: NDArray[np.floating], labels: NDArray[np.integer]
     return float(np.mean(scores.argmax(axis=1) == labels))
 
 
-def bleu_4(candidates: list[str], references: list[list[str]]) -> float:
-    """Corpus BLEU-4 (Papineni et al. 2002), 0..1, of one caption a picture against the references it has.
+def class_scores(
+    hits: NDArray[np.float64], given: NDArray[np.float64], truth: NDArray[np.float64]
+) -> ClassScores:
+    """Precision, recall and F1 of each class, from how often it was given and right, given, and true: [..., n_classes].
 
-    As pycocoevalcap computes it: the brevity penalty takes the closest reference length, the shorter one of
-    two equally close, and without any 4-gram in common the result is nearly 0, not 0. Words are those of
-    `caption_words`; published figures use Penn Treebank tokens and so differ a little.
-    Raises ValueError if there is no candidate, or not one non-empty list of references for each.
+    NaN is what a class does not have: recall one that was never true, the others one that was never given either.
     """
-    _check_captions(candidates, references)
-    correct, guessed = np.zeros(_LONGEST_NGRAM), np.zeros(_LONGEST_NGRAM)
-    candidate_length = reference_length = 0
-    for candidate, own_references in zip(candidates, references, strict=True):
-        words = caption_words(candidate)
-        reference_words = [caption_words(reference) for reference in own_references]
-        candidate_length += len(words)
-        reference_length += min((abs(len(w) - len(words)), len(w)) for w in reference_words)[1]
-        for i in range(_LONGEST_NGRAM):
-            counts = _ngrams(words, i + 1)
-            allowed: Counter[Ngram] = Counter()
-            for other in reference_words:
-                allowed |= _ngrams(other, i + 1)  # the most that any one reference has
-            correct[i] += (counts & allowed).total()
-            guessed[i] += counts.total()
-
-    precision = float(np.prod((correct + _TINY) / (guessed + _SMALL)) ** (1 / _LONGEST_NGRAM))
-    length_ratio = (candidate_length + _TINY) / (reference_length + _SMALL)
-    return precision * math.exp(min(0.0, 1 - 1 / length_ratio))
+    known = (truth > 0) | (given > 0)
+    return ClassScores(
+        precision=np.where(known, _ratio(hits, given), np.nan),
+        recall=np.where(truth > 0, _ratio(hits, truth), np.nan),
+        f1=np.where(known, _ratio(2 * hits, given + truth), np.nan),
+    )
 
 
-def cider_d(candidates: list[str], references: list[list[str]]) -> float:
-    """CIDEr-D (Vedantam et al. 2015), 0..10, mean of one caption a picture against the references it has.
+def confusion_matrix(
+    truth: NDArray[np.integer], given: NDArray[np.integer], classes: int
+) -> NDArray[np.int64]:
+    """How many pictures of class i were given class j: two [n] -> [classes, classes]."""
+    counts: NDArray[np.int64] = np.bincount(truth * classes + given, minlength=classes * classes)
+    return counts.reshape(classes, classes)
 
-    On the scale of pycocoevalcap's `Cider`: what papers print as 1.2 or, times 100, as 120. An n-gram weighs
-    log(pictures / pictures with it in a reference), so the figure depends on the whole corpus and is 0 for a
-    single picture. Lengths are compared in 2-grams, as there. Words are those of `caption_words`, see
-    `bleu_4`.
-    Raises ValueError if there is no candidate, or not one non-empty list of references for each.
+
+def probabilities(scores: NDArray[np.floating], logit_scale: float) -> NDArray[np.float64]:
+    """Softmax over the columns of cosines times the model's `logit_scale`, as CLIP's; rows sum to 1."""
+    _check_numbers(scores)
+    logits = logit_scale * scores.astype(np.float64)
+    odds = np.exp(logits - logits.max(axis=1, keepdims=True))
+    shares: NDArray[np.float64] = odds / odds.sum(axis=1, keepdims=True)
+    return shares
+
+
+def expected_calibration_error(
+    confidences: NDArray[np.floating], right: NDArray[np.bool_], *, bins: int = CALIBRATION_BINS
+) -> float:
+    """How far confidence and accuracy lie apart, mean over the answers by bins of confidence, 0..1.
+
+    0: of the answers given with confidence p a share p is right (Guo et al. 2017, equation 3). It grows a little
+    with fewer answers a bin. Raises ValueError if there is no answer or a confidence is not in 0..1.
     """
-    _check_captions(candidates, references)
-    references_ngrams = [[_all_ngrams(reference) for reference in own] for own in references]
-    pictures_with: Counter[Ngram] = Counter()
-    for own_references in references_ngrams:
-        pictures_with.update(set().union(*own_references))
-
-    scores = []
-    for candidate, own_references in zip(candidates, references_ngrams, strict=True):
-        ngrams = _all_ngrams(candidate)
-        total = sum(_cider_similarity(ngrams, own, pictures_with, len(candidates)) for own in own_references)
-        scores.append(_CIDER_SCALE * total / len(own_references))
-    return sum(scores) / len(scores)
+    numbers = calibration_bins_of(confidences, bins)
+    counted = CalibrationBins(
+        np.bincount(numbers, minlength=bins).astype(np.float64),
+        np.bincount(numbers, weights=confidences, minlength=bins).astype(np.float64),
+        np.bincount(numbers, weights=right, minlength=bins).astype(np.float64),
+    )
+    return float(calibration_error(counted))
 
 
-def caption_words(text: str) -> list[str]:
-    """Lower-case words in order: punctuation and symbols removed, the rest split on white space.
+def calibration_bins_of(confidences: NDArray[np.floating], bins: int = CALIBRATION_BINS) -> NDArray[np.int64]:
+    """The bin of each confidence, 0..bins - 1; bin i holds i / bins < p <= (i + 1) / bins, the first one also 0."""
+    if confidences.size == 0 or not ((confidences >= 0) & (confidences <= 1)).all():
+        raise ValueError(f"confidences must be one or more numbers in 0..1, got {confidences[:10]}")
+    numbers: NDArray[np.int64] = np.digitize(confidences, np.linspace(0, 1, bins + 1)[1:-1], right=True)
+    return numbers
 
-    "A red T-shirt!" gives ["a", "red", "tshirt"].
+
+def calibration_error(counted: CalibrationBins) -> NDArray[np.float64]:
+    """The expected calibration error of answers sorted into bins: [..., bins] -> [...]."""
+    apart: NDArray[np.float64] = np.abs(counted.confidence - counted.right).sum(axis=-1)
+    total: NDArray[np.float64] = counted.count.sum(axis=-1)
+    return apart / total
+
+
+def answers_right(given: Sequence[str], right: Sequence[Sequence[str]]) -> NDArray[np.bool_]:
+    """Whether each answer is one of its question's right ones, [n].
+
+    Compared are `caption_words` without articles, with zero to ten as digits, as VQA's evaluation does (Antol et al.
+    2015): "The Two!" is "2". Raises ValueError if there is no answer, or not one non-empty list of right ones for
+    each.
     """
-    return "".join(c for c in text.lower() if unicodedata.category(c)[0] not in "PS").split()
+    if not given or len(given) != len(right):
+        raise ValueError(f"need a list of right answers an answer, got {len(right)} for {len(given)}")
+    for i, own in enumerate(right):
+        if not own:
+            raise ValueError(f"question {i} has no right answer")
+    return np.array(
+        [_answer(said) in {_answer(one) for one in own} for said, own in zip(given, right, strict=True)]
+    )
 
 
-def _best_ranks(scores: NDArray[np.floating], relevant: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Rank, from 1, of each query's best right item: [n_queries, n_items] -> [n_queries]."""
+def answer_accuracy(given: Sequence[str], right: Sequence[Sequence[str]]) -> float:
+    """Share of questions answered rightly, 0..1; see `answers_right`."""
+    return float(np.mean(answers_right(given, right)))
+
+
+def _answer(text: str) -> tuple[str, ...]:
+    return tuple(_DIGITS.get(word, word) for word in caption_words(text) if word not in _ARTICLES)
+
+
+def _ratio(part: NDArray[np.float64], whole: NDArray[np.float64]) -> NDArray[np.float64]:
+    """part / whole, 0 where whole is."""
+    shares: NDArray[np.float64] = np.divide(part, whole, out=np.zeros(np.shape(whole)), where=whole > 0)
+    return shares
+
+
+def _right_among_best(scores: NDArray[np.floating], relevant: NDArray[np.bool_], k: int) -> NDArray[np.bool_]:
+    """Whether the item at each of the ranks 1..k is a right one: [n_queries, n_items] -> [n_queries, k]."""
+    _check_k(k, scores)
     _check_relevant(scores, relevant)
-    best = np.where(relevant, scores, -np.inf).max(axis=1)
-    ranks: NDArray[np.int64] = 1 + np.count_nonzero(scores > best[:, None], axis=1)
-    return ranks
-
-
-def _right_by_rank(scores: NDArray[np.floating], relevant: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Whether the item at each rank is a right one, best rank first: [n_queries, n_items] -> the same."""
-    _check_relevant(scores, relevant)
-    order = np.lexsort((~relevant, -scores), axis=1)
+    order = np.lexsort((~relevant, -scores), axis=1)[:, :k]
     return np.take_along_axis(relevant, order, axis=1)
 
 
@@ -184,47 +253,3 @@ def _check_relevant(scores: NDArray[np.floating], relevant: NDArray[np.bool_]) -
 def _check_numbers(scores: NDArray[np.floating]) -> None:
     if np.isnan(scores).any():
         raise ValueError("scores hold NaN; was a picture or a text encoded to zero or NaN?")
-
-
-def _check_captions(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> None:
-    if not candidates or len(candidates) != len(references):
-        raise ValueError(
-            f"need a list of references a candidate, got {len(references)} for {len(candidates)}"
-        )
-    for i, own_references in enumerate(references):
-        if not own_references:
-            raise ValueError(f"candidate {i} has no reference")
-
-
-def _ngrams(words: Sequence[str], n: int) -> Counter[Ngram]:
-    return Counter(zip(*(words[i:] for i in range(n)), strict=False))
-
-
-def _all_ngrams(text: str) -> Counter[Ngram]:
-    words = caption_words(text)
-    counts: Counter[Ngram] = Counter()
-    for n in range(1, _LONGEST_NGRAM + 1):
-        counts.update(_ngrams(words, n))
-    return counts
-
-
-def _cider_similarity(
-    candidate: Counter[Ngram], reference: Counter[Ngram], pictures_with: Counter[Ngram], pictures: int
-) -> float:
-    """Mean over n of the clipped cosines of tf-idf vectors, times a Gaussian of the length difference."""
-    dots, candidate_squares, reference_squares = (np.zeros(_LONGEST_NGRAM) for _ in range(3))
-    for ngram in candidate.keys() | reference.keys():
-        n = len(ngram) - 1
-        weight = math.log(pictures / max(1, pictures_with[ngram]))
-        in_candidate, in_reference = candidate[ngram] * weight, reference[ngram] * weight
-        dots[n] += min(in_candidate, in_reference) * in_reference
-        candidate_squares[n] += in_candidate**2
-        reference_squares[n] += in_reference**2
-    norms = np.sqrt(candidate_squares * reference_squares)
-    cosines = np.divide(dots, norms, out=np.zeros_like(dots), where=norms > 0)
-    difference = _length_in_2_grams(candidate) - _length_in_2_grams(reference)
-    return float(cosines.mean()) * math.exp(-(difference**2) / (2 * _CIDER_SIGMA**2))
-
-
-def _length_in_2_grams(ngrams: Counter[Ngram]) -> int:
-    return sum(count for ngram, count in ngrams.items() if len(ngram) == 2)

@@ -8,10 +8,9 @@ would have had.
 
 from __future__ import annotations
 
-import csv
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from importlib import resources
 from itertools import islice, pairwise
 from pathlib import Path
 from string import Formatter
@@ -22,13 +21,30 @@ from PIL import Image
 
 from textmm.drawings import draw_catalogue
 from textmm.duplicates import same_pictures
+from textmm.questions import Question, Questions
 from textmm.sources import Item, SourceError, read_bytes, read_source
 from textmm.transforms import decode_image
+from textmm.wording import read_translations
 
 Ints = NDArray[np.int64]
 PHRASES_PER_PICTURE = 8
 """Phrases prepared for each picture, so that the distinct texts of a run are known before it starts."""
 DRAWN = "drawn:"
+ZH_SHARE = 0.3
+"""Of the questions; the others are English."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaptionPhrase:
+    """A caption made of attributes."""
+
+    style: str
+    template: str
+    """`{base_colour} {article_type} for {gender}`; what a picture lacks is left out with its connecting word."""
+    share: float
+    """Of a source's captioning draws."""
+    translations: str = ""
+    """A CSV of textmm/translations whose first words stand for the values. Empty: the values, lower-cased."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,10 +61,12 @@ class PairSource:
     """Caption style of its own texts."""
     phrase_share: float = 0.0
     """Share of draws that take a phrase made of attributes instead of the picture's own text."""
-    caption_phrase: str = ""
-    """Template of the caption in style `attributes`."""
-    caption_phrase_share: float = 0.0
-    """Share of captioning draws that use it."""
+    caption_phrases: tuple[CaptionPhrase, ...] = ()
+    """Captions made of attributes."""
+    strip_brands: bool = False
+    """Whether captions are its texts without the names that they begin with."""
+    question_share: float = 0.0
+    """Part of a batch of questions, relative to the other sources."""
     apart: bool = False
     """Compared only with sources that are apart too: drawings are no negatives for photos."""
     text_column: str = ""
@@ -86,6 +104,12 @@ class CaptionDraw:
     styles: list[str]
 
 
+@dataclass(frozen=True)
+class QuestionDraw:
+    picture_ids: Ints
+    questions: list[Question]
+
+
 @dataclass
 class _Texts:
     """Distinct texts and, of a phrase, the attribute values it speaks of."""
@@ -114,9 +138,10 @@ class Pairs:
         data: Path,
         drawings: Path,
         seed: int,
+        questions: str = "",
     ) -> None:
-        """`data` is the folder below which the sources lie, `drawings` where drawn ones go. Raises
-        SourceError.
+        """`data` is the folder below which the sources lie, `drawings` where drawn ones go, `questions` what
+        `Questions` reads. Raises SourceError.
         """
         self.sources = tuple(sources)
         self.seed = seed
@@ -141,6 +166,11 @@ class Pairs:
                 )
                 self._phrases.append(np.array([texts.add(*one) for one in said], dtype=np.int64))
         self._check_words()
+        self._sayings = [
+            _Captions(s, [self.items[i] for i in r]) for s, r in zip(sources, self.ranges, strict=True)
+        ]
+        asked = [i for s, r in zip(sources, self.ranges, strict=True) if s.question_share for i in r]
+        self._questions = Questions(questions, [self.items[i] for i in asked]) if questions else None
         self.texts = texts.texts
         first = {text: i for i, text in reversed(list(enumerate(self.texts)))}
         self._wording = np.array([first[text] for text in self.texts], dtype=np.int64)
@@ -158,19 +188,20 @@ class Pairs:
                 )
 
     def caption_texts(self) -> Iterator[str]:
-        """What the decoder may learn to say, for its vocabulary."""
-        for source, span in zip(self.sources, self.ranges, strict=True):
+        """What the decoder may learn to read and say, for its vocabulary."""
+        rng = np.random.default_rng([self.seed, 7])
+        for source, span, said in zip(self.sources, self.ranges, self._sayings, strict=True):
             if source.caption_share:
                 for i in span:
-                    yield from self.items[i].texts
-                    if source.caption_phrase_share:
-                        yield _say(source.caption_phrase, self.items[i])
+                    yield from said.all(self.items[i])
+            if source.question_share and self._questions is not None:
+                yield from self._questions.texts([self.items[i] for i in span], rng)
 
     def draw(self, batch_size: int, *, stage: int, step: int) -> Draw:
         """A contrastive batch."""
         rng = np.random.default_rng([self.seed, 2, stage, step])
         pictures, texts = [], []
-        for source, span, count in self._counts([s.share for s in self.sources], batch_size):
+        for _, (source, span, count) in self._counts([s.share for s in self.sources], batch_size):
             for i in _choose(span, count, rng):
                 own, phrases = self._own[i], self._phrases[i]
                 pool = (
@@ -181,22 +212,40 @@ class Pairs:
                     texts.append(int(rng.choice(pool)))
         return Draw(np.array(pictures), np.array(texts))
 
-    def draw_captions(self, batch_size: int, *, stage: int, step: int) -> CaptionDraw:
+    def draw_captions(self, batch_size: int, *, stage: int, step: int, style: str = "") -> CaptionDraw:
+        """`style`: captions of that style only, of pictures that have one; empty: as the sources say."""
         rng = np.random.default_rng([self.seed, 3, stage, step])
         pictures, captions, styles = [], [], []
-        for source, span, count in self._counts([s.caption_share for s in self.sources], batch_size):
+        for which, (_, span, count) in self._counts([s.caption_share for s in self.sources], batch_size):
             for i in _choose(span, count, rng):
-                own = self.items[i].texts
-                if source.caption_phrase and (rng.random() < source.caption_phrase_share or not own):
-                    captions.append(_say(source.caption_phrase, self.items[i]))
-                    styles.append("attributes")
-                elif own:
-                    captions.append(own[int(rng.integers(len(own)))])
-                    styles.append(source.style)
-                else:
-                    continue
-                pictures.append(i)
+                said = self._sayings[which].one(self.items[i], rng, style)
+                if said is not None:
+                    pictures.append(i)
+                    styles.append(said[0])
+                    captions.append(said[1])
         return CaptionDraw(np.array(pictures), captions, styles)
+
+    def draw_questions(self, batch_size: int, *, stage: int, step: int) -> QuestionDraw:
+        assert self._questions is not None
+        rng = np.random.default_rng([self.seed, 8, stage, step])
+        pictures, questions = [], []
+        for _, (_, span, count) in self._counts([s.question_share for s in self.sources], batch_size):
+            for i in _choose(span, count, rng):
+                language = "zh" if rng.random() < ZH_SHARE else "en"
+                question = self._questions.ask(self.items[i], rng, language=language)
+                if question is not None:
+                    pictures.append(i)
+                    questions.append(question)
+        return QuestionDraw(np.array(pictures), questions)
+
+    def sentences(self, style: str) -> dict[int, tuple[str, ...]]:
+        """Of each picture whose own texts are captions of this style, those texts: what others' captions are measured
+        against."""
+        out = {}
+        for source, span in zip(self.sources, self.ranges, strict=True):
+            if source.caption_share and source.style == style:
+                out.update({i: self.items[i].texts for i in span if self.items[i].texts})
+        return out
 
     def positives(self, draw: Draw) -> NDArray[np.bool_]:
         """[n, n]: picture i and text j belong together: the same picture or text, or a phrase true of i."""
@@ -219,15 +268,80 @@ class Pairs:
         out: NDArray[np.bool_] = apart[:, None] != apart[None, :]
         return out
 
-    def _counts(self, shares: list[float], batch_size: int) -> Iterator[tuple[PairSource, range, int]]:
+    def _counts(
+        self, shares: list[float], batch_size: int
+    ) -> Iterator[tuple[int, tuple[PairSource, range, int]]]:
+        """(which source, (source, its pictures, how many of them))"""
         total = sum(shares)
-        for source, span, share in zip(self.sources, self.ranges, shares, strict=True):
+        for which, (source, span, share) in enumerate(zip(self.sources, self.ranges, shares, strict=True)):
             if share and len(span):
-                yield source, span, round(batch_size * share / total)
+                yield which, (source, span, round(batch_size * share / total))
 
     def picture(self, i: int) -> Image.Image:
         """The decoded picture of item i. Raises OSError, ImageUnreadable."""
         return decode_image(read_bytes(self.items[i].locator))
+
+
+class _Captions:
+    """What may be said of the pictures of one source."""
+
+    def __init__(self, source: PairSource, items: Sequence[Item]) -> None:
+        self._source = source
+        self._brands = (
+            brand_words([t for i in items for t in i.texts]) if source.strip_brands else frozenset()
+        )
+        self._words = [
+            read_translations(p.translations) if p.translations else {} for p in source.caption_phrases
+        ]
+
+    def one(self, item: Item, rng: np.random.Generator, style: str) -> tuple[str, str] | None:
+        """(style, caption); None: nothing is to be said."""
+        draw = rng.random()
+        for phrase, words in zip(self._source.caption_phrases, self._words, strict=True):
+            draw -= phrase.share
+            if draw < 0 and style in ("", phrase.style):
+                return phrase.style, _say(phrase.template, item, words)
+        if not item.texts or style not in ("", self._source.style):
+            return None
+        return self._source.style, self._stripped(item.texts[int(rng.integers(len(item.texts)))])
+
+    def all(self, item: Item) -> Iterator[str]:
+        yield from map(self._stripped, item.texts)
+        for phrase, words in zip(self._source.caption_phrases, self._words, strict=True):
+            yield _say(phrase.template, item, words)
+
+    def _stripped(self, text: str) -> str:
+        return without_brand(text, self._brands) if self._brands else text
+
+
+BRAND_SHARE, BRAND_COUNT, BRAND_WORDS = 0.7, 3, 4
+"""A word is of a brand when so large a part of its occurrences begin a title, in so many titles at least; a brand has
+so many words at most."""
+
+
+def brand_words(titles: Sequence[str]) -> frozenset[str]:
+    """Words that titles begin with and that hardly occur within: names of brands, which no picture shows. Found again
+    in what is left of the titles, since a brand may have several words."""
+    rows = [title.split() for title in titles]
+    brands: set[str] = set()
+    for _ in range(BRAND_WORDS):
+        first = Counter(row[0] for row in rows if row)
+        anywhere = Counter(word for row in rows for word in set(row))
+        new = {w for w, n in first.items() if n >= BRAND_COUNT and n >= BRAND_SHARE * anywhere[w]}
+        if not new:
+            break
+        brands |= new
+        rows = [row[1:] if row and row[0] in new else row for row in rows]
+    return frozenset(brands)
+
+
+def without_brand(title: str, brands: frozenset[str]) -> str:
+    """The title without the brand's words that it begins with; one that is nothing else stays."""
+    words = title.split()
+    at = 0
+    while at < min(len(words) - 1, BRAND_WORDS) and words[at] in brands:
+        at += 1
+    return " ".join(words[at:])
 
 
 class _Sayer:
@@ -269,18 +383,6 @@ class _Sayer:
         if len(words) > 1 and rng.random() < phrases.synonym_share:
             return words[int(rng.integers(1, len(words)))]
         return words[0]
-
-
-def read_translations(name: str) -> dict[str, list[str]]:
-    """value (lower-cased) -> words, the usual one first; a file path or a name in textmm/translations."""
-    path = Path(name)
-    if not path.is_file():
-        path = Path(str(resources.files("textmm"))) / "translations" / name
-    out: dict[str, list[str]] = {}
-    with path.open(encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file):
-            out.setdefault(row["value"].lower(), []).append(row["translation"])
-    return out
 
 
 def _items(source: PairSource, data: Path, drawings: Path, seed: int) -> list[Item]:
@@ -330,9 +432,10 @@ def _choose(span: range, count: int, rng: np.random.Generator) -> list[int]:
     return [span[int(i)] for i in chosen]
 
 
-def _say(template: str, item: Item) -> str:
-    """The template with what the item has; what it lacks is left out with its connecting word."""
-    values = {f: str(item.attributes.get(f, "")) for f in _fields(template)}
+def _say(template: str, item: Item, words: Mapping[str, list[str]]) -> str:
+    """The template with what the item has, in these words; what it lacks is left out with its connecting word."""
+    values = {f: str(item.attributes.get(f, "")).lower() for f in _fields(template)}
+    values = {f: words.get(value, [value])[0] for f, value in values.items()}
     said = " ".join(template.format(**values).split()).lower()
     return said.removesuffix(" for")
 

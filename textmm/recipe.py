@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from textmm.config import from_mapping
-from textmm.pairs import PairSource, Phrases
+from textmm.pairs import CaptionPhrase, PairSource, Phrases
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +53,17 @@ class Stage:
     grad_clip_norm: float = 1.0
     contrastive_loss_weight: float = 1.0
     caption_loss_weight: float = 0.0
+    question_loss_weight: float = 0.0
+    reward_weight: float = 0.0
+    """Of captions sampled and rewarded by CIDEr-D (`reinforce.py`)."""
+    reward_style: str = "photo"
+    reward_batch_size: int = 48
+    reward_samples: int = 5
+    short_dims: tuple[int, ...] = ()
+    """Vectors cut to these sizes must do as well: the contrastive loss is the mean of that of the whole and of each of
+    them (Kusupati et al. 2022, Matryoshka)."""
+    average_last: float = 0.0
+    """Weights become their mean over the last part of the stage, 0..1 (Izmailov et al. 2018)."""
     label_smoothing: float = 0.0
     scale_start: float = 0.0
     """The factor on cosines that the stage starts from; 0 keeps what is there."""
@@ -65,7 +78,13 @@ class Stage:
             raise ValueError(f"stage {self.name}: loss must be infonce or sigmoid, got {self.loss!r}")
         if self.micro_batch < 0:
             raise ValueError(f"stage {self.name}: micro_batch must be 0 or more, got {self.micro_batch}")
-        if not self.contrastive_loss_weight and not self.caption_loss_weight:
+        weights = (
+            self.contrastive_loss_weight,
+            self.caption_loss_weight,
+            self.question_loss_weight,
+            self.reward_weight,
+        )
+        if not any(weights):
             raise ValueError(f"stage {self.name}: all its loss weights are 0: it would learn nothing")
         if self.validate and self.validate.metric == "recall@10" and not self.contrastive_loss_weight:
             raise ValueError(
@@ -82,6 +101,8 @@ class TrainConfig:
     start: str = ""
     """Weights to begin with: a bundled model, or a folder that `textmm train` wrote. Empty: random ones."""
     phrases: tuple[Phrases, ...] = ()
+    questions: str = ""
+    """A TOML file of questions (`questions.py`): a name in textmm/recipes, or a path."""
     seed: int = 1
     half: bool = False
     """Store the weights as float16."""
@@ -104,7 +125,16 @@ class TrainConfig:
         for stage in data.get("stages", []):
             if "validate" in stage:
                 stage["validate"] = from_mapping(Validation, stage["validate"], where="stages.validate.")
-        parts = {"sources": PairSource, "stages": Stage, "phrases": Phrases}
+        data["sources"] = [_source(d) for d in data.get("sources", [])]
+        parts = {"stages": Stage, "phrases": Phrases}
         for name, kind in parts.items():
             data[name] = [from_mapping(kind, d, where=f"{name}.") for d in data.get(name, [])]
         return from_mapping(cls, data)
+
+
+def _source(data: Mapping[str, Any]) -> PairSource:
+    said = [
+        from_mapping(CaptionPhrase, d, where="sources.caption_phrases.")
+        for d in data.get("caption_phrases", [])
+    ]
+    return from_mapping(PairSource, {**data, "caption_phrases": said}, where="sources.")

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from textmm.checkpoint import load_training, save_training, trained_state
+from textmm.mean_weights import MeanWeights
 from textmm.model import TextMultiModalModel
 from textmm.recipe import Stage
 
@@ -39,6 +40,7 @@ def save(
     model: TextMultiModalModel,
     unlocked: Collection[str],
     optimizer: torch.optim.Optimizer,
+    mean: MeanWeights,
 ) -> None:
     """Write training.pt whole."""
     state: dict[str, object] = {
@@ -48,6 +50,7 @@ def save(
         "looks": at.looks,
         "model": trained_state(model, unlocked),
         "optimizer": optimizer.state_dict(),
+        "mean": mean.state(),
     }
     save_training(out / STATE, state)
 
@@ -68,7 +71,9 @@ def kept(out: Path, names: Sequence[str]) -> str:
 
 
 def load(out: Path, model: TextMultiModalModel) -> tuple[Position, dict[str, object] | None]:
-    """Give `model` the saved weights -> where to go on, and the optimiser's state when that is within a stage."""
+    """Give `model` the saved weights -> where to go on, and when that is within a stage the state, of which
+    `optimizer` and `mean` are still to be loaded.
+    """
     if not saved(out):
         return Position(), None
     state = load_training(out / STATE)
@@ -79,7 +84,7 @@ def load(out: Path, model: TextMultiModalModel) -> tuple[Position, dict[str, obj
         cast(float | None, state.get("best")),
         cast(int, state.get("looks", 0)),
     )
-    return at, cast(dict[str, object], state["optimizer"]) if at.step else None
+    return at, state if at.step else None
 
 
 def save_best(out: Path, model: TextMultiModalModel, unlocked: Collection[str]) -> None:

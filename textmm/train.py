@@ -12,7 +12,9 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -23,13 +25,15 @@ from textmm.checkpoint import LOCKED
 from textmm.config import ModelConfig, named_model
 from textmm.gradient_cache import BatchLoss, FeatureLoss, RowLoss
 from textmm.image import CNN, TrunkOutput
-from textmm.losses import captioning_loss, contrastive_loss, next_words, sigmoid_loss
+from textmm.losses import captioning_loss, contrastive_loss, next_words, shortened, sigmoid_loss
+from textmm.mean_weights import MeanWeights
 from textmm.model import TextMultiModalModel
 from textmm.optimiser import clip, learning_rate, make_optimizer, trained_by
 from textmm.pairs import Ints, Pairs
 from textmm.pretrained import load_tokenizer, trunks_of
 from textmm.ranks import Ranks
 from textmm.recipe import Stage, TrainConfig
+from textmm.reinforce import CiderReward, reinforced_loss, sample_words
 from textmm.resume import Position
 from textmm.text import PretrainedText
 from textmm.tokenizers import BytePair, Tokenizer
@@ -41,7 +45,7 @@ LOG = "training.csv"
 SIGMOID_BIAS = -10.0
 """Where the bias of the sigmoid loss starts (Zhai et al. 2023)."""
 IMAGE, TEXT = LOCKED
-CONTRASTIVE, CAPTIONING = 0, 1
+CONTRASTIVE, CAPTIONING, QUESTIONS, REWARD = 0, 1, 2, 3
 """Streams of chance."""
 
 
@@ -84,7 +88,14 @@ def train(
     out.mkdir(parents=True, exist_ok=True)
 
     with ranks.first():
-        pairs = Pairs(config.sources, config.phrases, data=data, drawings=out / "cache", seed=config.seed)
+        pairs = Pairs(
+            config.sources,
+            config.phrases,
+            data=data,
+            drawings=out / "cache",
+            seed=config.seed,
+            questions=config.questions,
+        )
         watched = _read_watched(config, data, out)
     begun = _begin(config, pairs, trunks, out)
     begun.model.to(ranks.device)
@@ -130,8 +141,10 @@ def _train_stage(
     if at.step == 0 and stage.scale_start:
         model.logit_scale.data.fill_(math.log(stage.scale_start))
     optimizer = make_optimizer(model, stage, pretrained=run.begun.pretrained)
+    mean = MeanWeights(model)
     if state is not None:
-        optimizer.load_state_dict(state)
+        optimizer.load_state_dict(cast(dict[str, Any], state["optimizer"]))
+        mean.load(cast(dict[str, Any], state["mean"]))
     model.train()
     started, seen, over = time.perf_counter(), 0, False
     while not over:
@@ -140,6 +153,7 @@ def _train_stage(
         figures = run.step(stage, at, optimizer)
         at, seen = replace(at, step=at.step + 1), seen + stage.batch_size
         over = at.step == stage.steps
+        mean.follow(model, stage, at.step - 1)
         looks = watch is not None and watch.is_due(stage, at)
         if watch is not None and looks:
             at = watch.look(stage, at, figures)
@@ -153,7 +167,7 @@ def _train_stage(
             yield Progress(stage.name, at.step, stage.steps, figures, seen / (time.perf_counter() - started))
         if seldom or at.step % run.config.save_every == 0:
             run.check(stage, at)
-            run.save(stage, at, unlocked, optimizer, over=over)
+            run.save(stage, at, unlocked, optimizer, mean, over=over)
         if stopped:
             raise TrainingStopped(f"stopped at stage {stage.name}, step {at.step} of {stage.steps}")
 
@@ -258,6 +272,7 @@ class _Run:
         at: Position,
         unlocked: frozenset[str],
         optimizer: torch.optim.Optimizer,
+        mean: MeanWeights,
         *,
         over: bool,
     ) -> None:
@@ -268,9 +283,8 @@ class _Run:
         if self.ranks.rank == 0:
             if over or not stage.validate:
                 self.write_checkpoint(unlocked)
-            resume.save(
-                self.out, Position(at.stage + 1) if over else at, self.begun.model, unlocked, optimizer
-            )
+            where = Position(at.stage + 1) if over else at
+            resume.save(self.out, where, self.begun.model, unlocked, optimizer, mean)
 
     def write_checkpoint(self, unlocked: frozenset[str]) -> None:
         begun, half = self.begun, self.config.half
@@ -289,6 +303,11 @@ class _Run:
         if stage.caption_loss_weight:
             captioning = self._captioning(stage, number, step, batch_size)
             losses["captioning"] = (stage.caption_loss_weight, captioning)
+        if stage.question_loss_weight:
+            questions = self._questions(stage, number, step, batch_size)
+            losses["questions"] = (stage.question_loss_weight, questions)
+        if stage.reward_weight:
+            losses["reward"] = (stage.reward_weight, self._reinforced(stage, number, step))
         return losses
 
     def _contrastive(self, stage: Stage, number: int, step: int, batch_size: int) -> FeatureLoss:
@@ -305,43 +324,110 @@ class _Run:
             positives = torch.from_numpy(self.pairs.positives(draw)).to(device)
             ignored = torch.from_numpy(self.pairs.ignored(draw)).to(device)
             scale = model.scale(math.log(stage.scale_max))
-            if stage.loss == "sigmoid":
-                assert model.logit_bias is not None
-                return sigmoid_loss(
-                    image_features, text_features, scale, model.logit_bias, positives, ignored=ignored
-                )
-            return contrastive_loss(image_features, text_features, scale, positives, ignored=ignored)
+
+            def at(dim: int) -> Tensor:
+                images, texts = shortened(image_features, dim), shortened(text_features, dim)
+                if stage.loss == "sigmoid":
+                    assert model.logit_bias is not None
+                    return sigmoid_loss(images, texts, scale, model.logit_bias, positives, ignored=ignored)
+                return contrastive_loss(images, texts, scale, positives, ignored=ignored)
+
+            return torch.stack([at(dim) for dim in (*stage.short_dims, image_features.shape[1])]).mean()
 
         return FeatureLoss(len(draw.picture_ids), features, loss)
 
     def _captioning(self, stage: Stage, number: int, step: int, batch_size: int) -> RowLoss:
         draw = self.pairs.draw_captions(batch_size, stage=number, step=step)
+        vocabulary = self.begun.vocabulary
+        assert vocabulary is not None
+        words = vocabulary.ids(draw.captions, start="<start>")
+        words[:, 0] = torch.tensor([vocabulary.style_token_id(style) for style in draw.styles])
+        begins = torch.zeros(len(words), dtype=torch.int64)
+        chance = (CAPTIONING, number, step)
+        return self._said(stage, draw.picture_ids, words, begins, chance, stage.label_smoothing)
+
+    def _questions(self, stage: Stage, number: int, step: int, batch_size: int) -> RowLoss:
+        """The answers must follow; of the questions nothing is asked."""
+        draw = self.pairs.draw_questions(batch_size, stage=number, step=step)
+        assert self.begun.vocabulary is not None
+        words, begins = self.begun.vocabulary.question_ids(
+            [q.text for q in draw.questions], [q.answer for q in draw.questions]
+        )
+        return self._said(stage, draw.picture_ids, words, begins, (QUESTIONS, number, step), 0.0)
+
+    def _said(
+        self,
+        stage: Stage,
+        picture_ids: Ints,
+        words: Tensor,
+        begins: Tensor,
+        chance: tuple[int, int, int],
+        label_smoothing: float,
+    ) -> RowLoss:
+        """Loss of words [B, T] from those at `begins` [B] on, given the pictures."""
         vocabulary, decoder = self.begun.vocabulary, self.begun.model.decoder
         assert vocabulary is not None and decoder is not None
         pad = vocabulary.pad_token_id
-        all_words = vocabulary.ids(draw.captions, start="<start>")
-        all_words[:, 0] = torch.tensor([vocabulary.style_token_id(style) for style in draw.styles])
-        all_words = all_words.to(self.ranks.device)
-        count = int((all_words[:, 1:] != pad).sum())
+        words, begins = words.to(self.ranks.device), begins.to(self.ranks.device)
+        count = int(next_words(words, pad, begins)[0].sum())
 
         def share_of_loss(part: range) -> Tensor:
-            rngs = self._chance(CAPTIONING, number, step, part)
-            words = all_words[part.start : part.stop]
+            rngs = self._chance(*chance, part)
+            mine, begin = words[part.start : part.stop], begins[part.start : part.stop]
             with self._autocast(stage):
-                tokens = self.begun.model.image.tokens(
-                    self._pictures(draw.picture_ids, part, rngs, memory=True)
-                )
+                tokens = self.begun.model.image.tokens(self._pictures(picture_ids, part, rngs, memory=True))
                 states, following = [], []
-                for rows in (words != pad).sum(1).argsort().chunk(LENGTH_GROUPS):
-                    short = words[rows, : int((words[rows] != pad).sum(1).max())]
-                    where, next_ones = next_words(short, pad)
+                for rows in (mine != pad).sum(1).argsort().chunk(LENGTH_GROUPS):
+                    short = mine[rows, : int((mine[rows] != pad).sum(1).max())]
+                    where, next_ones = next_words(short, pad, begin[rows])
                     states.append(decoder.states(short, tokens[rows])[where])
                     following.append(next_ones)
                 logits, right = decoder.logits(torch.cat(states)), torch.cat(following)
-                mean = captioning_loss(logits, right, label_smoothing=stage.label_smoothing)
-                return mean * (len(right) / count)
+                return captioning_loss(logits, right, label_smoothing=label_smoothing) * (len(right) / count)
+
+        return RowLoss(len(picture_ids), share_of_loss)
+
+    def _reinforced(self, stage: Stage, number: int, step: int) -> RowLoss:
+        """Each part's mean counts by its pictures: what is sampled, and so its words, is only known then."""
+        vocabulary, model = self.begun.vocabulary, self.begun.model
+        assert vocabulary is not None and model.decoder is not None
+        decoder, samples = model.decoder, stage.reward_samples
+        draw = self.pairs.draw_captions(
+            stage.reward_batch_size, stage=number, step=step, style=stage.reward_style
+        )
+
+        def share_of_loss(part: range) -> Tensor:
+            rngs = self._chance(REWARD, number, step, part)
+            was_training = model.training
+            model.eval()  # what is rewarded must be what was sampled: no dropout
+            with self._autocast(stage):
+                tokens = model.image.tokens(self._pictures(draw.picture_ids, part, rngs, memory=True))
+                words = sample_words(
+                    decoder,
+                    tokens,
+                    samples=samples,
+                    start=vocabulary.style_token_id(stage.reward_style),
+                    end=vocabulary.end_token_id,
+                    pad=vocabulary.pad_token_id,
+                    length=vocabulary.context_length,
+                    never=vocabulary.start_token_ids,
+                )
+                captions = [vocabulary.decode(row) for row in words.tolist()]
+                pictures = np.repeat(draw.picture_ids[part.start : part.stop], samples).tolist()
+                rewards = [self.reward(i, said) for i, said in zip(pictures, captions, strict=True)]
+                logits = decoder(words, tokens.repeat_interleave(samples, 0))
+                model.train(was_training)
+                by_picture = torch.tensor(rewards, device=self.ranks.device).view(-1, samples)
+                loss = reinforced_loss(logits, words, by_picture, pad=vocabulary.pad_token_id)
+                return loss * (len(part) / len(draw.picture_ids))
 
         return RowLoss(len(draw.picture_ids), share_of_loss)
+
+    @cached_property
+    def reward(self) -> CiderReward:
+        styles = {stage.reward_style for stage in self.config.stages if stage.reward_weight}
+        (style,) = styles
+        return CiderReward(self.pairs.sentences(style))
 
     def _pictures(self, picture_ids: Ints, rows: range, rngs: Rngs, *, memory: bool) -> TrunkOutput:
         return self.inputs.pictures(picture_ids[rows.start : rows.stop], rngs, memory=memory)
@@ -409,7 +495,7 @@ def _vocabulary(architecture: ModelConfig, pairs: Pairs, out: Path) -> BytePair 
         pairs.caption_texts(),
         decoder.vocab_size,
         context_length=decoder.context_length,
-        styles=decoder.styles,
+        styles=decoder.start_tokens,
     )
 
 

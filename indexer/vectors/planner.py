@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -21,6 +22,8 @@ AGAIN = 2.0
 begins again with more."""
 KEPT_BYTES = 8_000_000
 """Up to this size the rows of a filter are kept together beside it, for the next query."""
+LARGEST_KEPT, OFTEN = 1 / 8, 3
+"""Of a segment: up to so large a part is kept of the filter that was asked last, once it has been asked so often."""
 
 
 class Chosen:
@@ -30,6 +33,7 @@ class Chosen:
         self.mask = mask
         """[m]"""
         self.count = count(mask)
+        self._asked = 0
 
     @cached_property
     def positions(self) -> Positions:
@@ -42,13 +46,33 @@ class Chosen:
         return faiss.IDSelectorBitmap(np.packbits(self.mask, bitorder="little"))  # type: ignore[call-arg, arg-type]
 
     def gathered(self, segment: Segment) -> Segment:
-        """These rows alone, under their positions; kept when they are few."""
+        """These rows alone, under their positions; kept when they are few, or often asked for."""
         kept: Segment | None = self.__dict__.get("_gathered")
         if kept is None:
             kept = exact_segment(self.positions, segment.halves[self.positions])
-            if self.bytes_gathered(segment) <= KEPT_BYTES:
+            if self.keeps(segment):
                 self.__dict__["_gathered"] = kept
+                if self.bytes_gathered(segment) > KEPT_BYTES:
+                    self._instead_of_the_last(segment)
         return kept
+
+    def asked(self) -> None:
+        """One more query is about these rows."""
+        self._asked += 1
+
+    def keeps(self, segment: Segment) -> bool:
+        size = self.bytes_gathered(segment)
+        often = self._asked > OFTEN and self.count <= LARGEST_KEPT * segment.count
+        return size <= KEPT_BYTES or often
+
+    def _instead_of_the_last(self, segment: Segment) -> None:
+        """Of many rows a segment keeps one filter's."""
+        last = segment.__dict__.get("_kept_of")
+        other = None if last is None else last()
+        if other is not None and other is not self:
+            other.__dict__.pop("_gathered", None)
+            other._asked = 0
+        segment.__dict__["_kept_of"] = weakref.ref(self)
 
     def bytes_gathered(self, segment: Segment) -> int:
         return self.count * 2 * segment.dim
@@ -76,8 +100,8 @@ EXACT, DEVICE, GATHERED, BITMAP, WIDENED, LISTS, WIDENED_LISTS = (
 )
 NEARLY_ALL = 0.9
 """Share of a segment's rows from which on a filter is hardly one."""
-LEAST_LISTS = 8
-"""One in so many is looked through under a filter, at least."""
+LEAST_LISTS, LEAST_LISTS_OF_MANY = 8, 16
+"""One in so many is looked through under a filter, at least; the second where a quarter of the rows pass."""
 
 
 def ways(segment: Segment, k: int, chosen: Chosen | None) -> list[Way]:
@@ -95,7 +119,7 @@ def ways(segment: Segment, k: int, chosen: Chosen | None) -> list[Way]:
 
 def _filtered(segment: Segment, k: int, chosen: Chosen) -> list[Way]:
     rows, dim, allowed = segment.count, segment.dim, chosen.count
-    keeps = chosen.bytes_gathered(segment) <= KEPT_BYTES
+    keeps = chosen.keeps(segment)
     fetch = widened(k, rows, allowed)
     pace = _scan_ms(segment) / max(1e-9, rows * dim * SCAN)  # of this machine
     gathered = Way(GATHERED, pace * allowed * dim * (SCAN if keeps else COPY))
@@ -110,7 +134,7 @@ def _filtered(segment: Segment, k: int, chosen: Chosen) -> list[Way]:
         found.append(Way("graph, widened", AGAIN * segment.tuning.ms(fetch), fetch))
     if segment.tuning is not None and segment.kind == "lists":
         reach = reach_of(segment, fetch, allowed)
-        probed = filtered_lists(segment, reach)
+        probed = filtered_lists(segment, reach, allowed)
         scanned = pace * rows * probed / segment.approximate.nlist
         each = TEST + dim * SCAN * allowed / rows
         found.append(Way(LISTS, segment.tuning.ms(k) + AGAIN * scanned * each, probed))
@@ -124,11 +148,12 @@ def reach_of(segment: Segment, fetch: int, allowed: int) -> int:
     return fetch if allowed >= NEARLY_ALL * segment.count else 8 * fetch
 
 
-def filtered_lists(segment: Segment, reach: int) -> int:
+def filtered_lists(segment: Segment, reach: int, allowed: int) -> int:
     """How many lists to look through for rows that pass: where hits go against the filter, they lie in further ones."""
     assert segment.tuning is not None
     most = int(segment.approximate.nlist)
-    return min(most, max(most // LEAST_LISTS, segment.tuning.effort(reach)))
+    least = LEAST_LISTS_OF_MANY if 4 * allowed >= segment.count else LEAST_LISTS
+    return min(most, max(most // least, segment.tuning.effort(reach)))
 
 
 def _scan_ms(segment: Segment) -> float:

@@ -34,6 +34,8 @@ def search_segment(
     segment: Segment, vectors: Vectors, k: int, chosen: Chosen | None, effort: float
 ) -> tuple[Vectors, Positions]:
     """The k best of the chosen rows, of which there are as many, for each query."""
+    if chosen is not None:
+        chosen.asked()
     for way in ways(segment, k, chosen):
         found = _go(segment, vectors, k, chosen, effort, way)
         if found is not None:
@@ -74,7 +76,7 @@ def _go(
         elif (
             chosen is not None
         ):  # beyond the measured ones a graph has them when it keeps some more on its way
-            usual = max(segment.tuning.effort(min(fetch, segment.tuning.ks[-1])), round(1.4 * fetch))
+            usual = max(segment.tuning.effort(min(fetch, segment.tuning.ks[-1])), round(1.7 * fetch))
         return segment.search_approximate(queries, fetch, _tried(usual * effort, segment))
 
     return _widened(near, vectors, k, chosen, way, segment)

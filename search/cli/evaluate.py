@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,6 +15,9 @@ from search.cli.context import command_options, load_encoder
 
 if TYPE_CHECKING:
     from search.config import Config
+    from textmm.figures import Evaluation
+
+TO_STDOUT = "-"
 
 
 @click.command()
@@ -37,7 +43,22 @@ if TYPE_CHECKING:
     metavar="FILE",
     help="Ask in another language: a CSV of value, translation; zh.csv is there.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option(
+    "--json",
+    "json_file",
+    is_flag=False,
+    flag_value=TO_STDOUT,
+    default=None,
+    metavar="[FILE]",
+    help="Write one JSON object to FILE beside the table; without FILE, print it in place of the table.",
+)
+@click.option(
+    "--pictures",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=None,
+    metavar="DIR",
+    help="Draw recall curve, confusion matrix, reliability and the worst misses into DIR.",
+)
 @command_options
 def evaluate(
     model: str,
@@ -48,15 +69,20 @@ def evaluate(
     match: tuple[str, ...],
     style: str,
     translate: str | None,
-    as_json: bool,
+    json_file: str | None,
+    pictures: Path | None,
     config: Config,
 ) -> None:
-    """Measure MODEL on DATA (what `textmm index` takes): retrieval, classification or captions."""
+    """Measure MODEL on DATA (what `textmm index` takes): retrieval, classification or captions.
+
+    In brackets: 95 % bootstrap intervals over the queries, pictures or captions.
+    """
     from textmm import evaluate as ev
     from textmm.sources import read_source
 
     if (task == "classify") != (label is not None):
         raise click.UsageError("--label goes with --task classify, which needs it")
+    _check_places(json_file, pictures)
     encoder = load_encoder(replace(config, model=replace(config.model, name=model)))
     data = ev.read_data(encoder, (item for source in data_sources for item in read_source(source)))
     translations = ev.load_translations(translate)
@@ -68,18 +94,75 @@ def evaluate(
         result = ev.attribute_retrieval(encoder, data, template, translations, match=match)
     else:
         result = ev.retrieval(encoder, data)
-    metrics = {k: round(v, 4) for k, v in result.metrics.items()}
-    row = {
-        "dataset": " ".join(data_sources),
-        "model": encoder.model_id,
-        "task": result.task,
-        "metrics": metrics,
-    }
-    if as_json:
-        click.echo(json.dumps({**row, **result.counts}, ensure_ascii=False))
-        return
-    click.echo(
-        f"{row['model']} on {row['dataset']}: {', '.join(f'{n} {k}' for k, n in result.counts.items())}"
+    dataset = " ".join(data_sources)
+    row = json.dumps(
+        {"dataset": dataset, "model": encoder.model_id, "pretrained": model, **_row(result)},
+        ensure_ascii=False,
     )
-    for name, value in metrics.items():
-        click.echo(f"  {name:<28} {value:.4f}")
+    if json_file == TO_STDOUT:
+        click.echo(row)
+    else:
+        click.echo("\n".join(_table(f"{encoder.model_id} on {dataset}", result)))
+        if json_file is not None:
+            Path(json_file).write_text(row + "\n", encoding="utf-8")
+    if pictures is not None:
+        from textmm.charts import draw
+
+        for path in draw(result.pictures, data.items, pictures):
+            click.echo(f"drew {path}", err=True)
+
+
+def _check_places(json_file: str | None, pictures: Path | None) -> None:
+    """Before minutes of work: can the results be written where they shall go?"""
+    if json_file not in (None, TO_STDOUT) and not Path(json_file).parent.is_dir():
+        raise click.UsageError(f"--json {json_file}: there is no folder {Path(json_file).parent}")
+    if pictures is not None:
+        pictures.mkdir(parents=True, exist_ok=True)
+
+
+def _row(result: Evaluation) -> dict[str, Any]:
+    """The result under CLIP_benchmark's field names; its own come after them."""
+    row: dict[str, Any] = {
+        "task": result.task,
+        "metrics": _rounded(result.metrics),
+        **result.counts,
+        "intervals": {name: [_number(end) for end in ends] for name, ends in result.intervals.items()},
+    }
+    if result.per_class:
+        row["per_class"] = {
+            label: {
+                **_rounded({"precision": of.precision, "recall": of.recall, "f1": of.f1}),
+                "support": of.support,
+                "intervals": {name: [_number(end) for end in ends] for name, ends in of.intervals.items()},
+            }
+            for label, of in result.per_class.items()
+        }
+    return row
+
+
+def _rounded(figures: Mapping[str, float]) -> dict[str, float | None]:
+    return {name: _number(value) for name, value in figures.items()}
+
+
+def _number(value: float) -> float | None:
+    """JSON has no NaN."""
+    return None if math.isnan(value) else round(value, 4)
+
+
+def _table(title: str, result: Evaluation) -> Iterator[str]:
+    yield f"{title}: {', '.join(f'{n} {name}' for name, n in result.counts.items())}"
+    for name, value in result.metrics.items():
+        yield f"  {name:<28} {value:.4f}  {_brackets(result.intervals[name])}"
+    if result.per_class:
+        longest = max(len(label) for label in ("label", *result.per_class))
+        yield ""
+        columns = "  ".join(f"{name:<23}" for name in ("precision", "recall", "f1"))
+        yield f"  {'label':<{longest}}  {columns}  pictures"
+        for label, of in sorted(result.per_class.items(), key=lambda pair: pair[1].f1):
+            values = zip(("precision", "recall", "f1"), (of.precision, of.recall, of.f1), strict=True)
+            cells = "  ".join(f"{value:.4f} {_brackets(of.intervals[name])}" for name, value in values)
+            yield f"  {label:<{longest}}  {cells}  {of.support:>8}"
+
+
+def _brackets(ends: tuple[float, float]) -> str:
+    return f"[{ends[0]:.4f}, {ends[1]:.4f}]"
