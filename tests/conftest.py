@@ -34,8 +34,9 @@ from tests.postgres import any_database, bare_url, postgres  # noqa: F401 (fixtu
 from textmm.encoder import Encoder
 from textmm.pairs import PairSource
 from textmm.pretrained import TRUNKS, fetch
+from textmm.recipe import Stage, TrainConfig
 from textmm.sources import read_source
-from textmm.train import Stage, TrainConfig, train
+from textmm.train import train
 
 ROOT = Path(__file__).parent.parent
 NO_TRUNKS = Path("no-trunks")

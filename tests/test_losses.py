@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from textmm.config import named_model
-from textmm.losses import captioning_loss, contrastive_loss, next_words
+from textmm.losses import captioning_loss, contrastive_loss, next_words, sigmoid_loss
 from textmm.model import TextMultiModalModel
 
 PAD = 0
@@ -66,6 +66,28 @@ def test_contrastive_loss_of_random_features_is_about_ln_n() -> None:
     loss = contrastive_loss(image_features, text_features, torch.tensor(1.0), torch.eye(200).bool())
 
     assert loss.item() == pytest.approx(math.log(200), abs=0.02)
+
+
+def test_sigmoid_loss_is_the_double_loop_with_several_right_answers_and_ignored_pairs() -> None:
+    image_features, text_features = features(6, 5, seed=21), features(6, 5, seed=22)
+    positives = torch.eye(6, dtype=torch.bool)
+    positives[0, 3] = positives[3, 0] = True
+    ignored = torch.zeros(6, 6, dtype=torch.bool)
+    ignored[1, :3] = ignored[0, 3] = True  # [0, 3] and [1, 1] are right all the same
+    total = 0.0
+    for i in range(6):
+        for j in range(6):
+            z = 7.0 * float(image_features[i].double() @ text_features[j].double()) - 2.5
+            if positives[i, j]:
+                total += math.log(1 + math.exp(-z))
+            elif not ignored[i, j]:
+                total += math.log(1 + math.exp(z))
+
+    loss = sigmoid_loss(
+        image_features, text_features, torch.tensor(7.0), torch.tensor(-2.5), positives, ignored=ignored
+    )
+
+    assert loss.item() == pytest.approx(total / 6, rel=1e-5)
 
 
 def test_an_ignored_pair_has_no_say_in_the_loss() -> None:

@@ -29,10 +29,10 @@ def write_shop(folder: Path) -> None:
     for i in range(12):
         colour, kind = COLOURS[i % 3], KINDS[i % 2]
         gender = "Women" if i % 4 < 2 else ""
-        rows.append([f"k{i}", "red.png", f"Nice {kind} {i // 6}", colour, kind, gender])
+        rows.append([f"k{i}", f"{i}.png", f"Nice {kind} {i // 6}", colour, kind, gender])
+        draw("circle", "red", side=20 + i).save(folder / f"{i}.png")
     with (folder / "shop.csv").open("w", newline="") as file:
         csv.writer(file).writerows([["key", "path", "title", "colour", "kind", "gender"], *rows])
-    draw("circle", "red").save(folder / "red.png")
 
 
 def pairs_of(
@@ -276,6 +276,32 @@ def test_items_with_a_problem_are_left_out_and_a_missing_source_is_refused(tmp_p
     assert len(pairs_of(tmp_path, (PairSource(source="m.csv", share=1.0),)).items) == 1
     with pytest.raises(SourceError, match=r"gone\.csv: there is no such folder or file"):
         pairs_of(tmp_path, (PairSource(source="gone.csv", share=1.0),))
+
+
+def test_rows_of_clicks_are_pictures_with_all_their_queries(shop: Path) -> None:
+    rows = [
+        "image,query,session",
+        "1.png,blue shirt,a",
+        "2.png,navy dress,b",
+        "1.png,shirt for work,c",
+        "2.png,,d",
+    ]
+    (shop / "clicks.csv").write_text("\n".join(rows))
+    clicks = PairSource(source="clicks.csv", share=1.0, text_column="query")
+
+    pairs = pairs_of(shop, (clicks,), ())
+
+    assert [item.texts for item in pairs.items] == [("blue shirt", "shirt for work"), ("navy dress",)]
+
+
+def test_copies_of_a_picture_are_no_negatives_of_each_others_texts(shop: Path) -> None:
+    (shop / "copy.png").write_bytes((shop / "1.png").read_bytes())
+    (shop / "copies.csv").write_text("path,text\n1.png,one\ncopy.png,two\n2.png,three\n")
+    pairs = pairs_of(shop, (PairSource(source="copies.csv", share=1.0),), ())
+
+    positives = pairs.positives(Draw(np.array([0, 1, 2]), np.array([0, 1, 2])))
+
+    assert positives.tolist() == [[True, True, False], [True, True, False], [False, False, True]]
 
 
 TITLES = (

@@ -1,6 +1,7 @@
 import csv
 import io
 import json
+import re
 import shutil
 import tarfile
 from collections.abc import Callable
@@ -11,14 +12,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as parquet
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from tests.conftest import NO_TRUNKS, TINY
 from textmm import checkpoint
 from textmm.encoder import Encoder
 from textmm.pairs import PairSource
+from textmm.ranks import Ranks
+from textmm.recipe import Stage, TrainConfig, Validation
 from textmm.sources import SourceError, read_source
-from textmm.train import Progress, Stage, TrainConfig, train
+from textmm.train import Progress, TrainingFailed, TrainingStopped, train
 from textmm.transforms import decode_image
 
 FIRST = Stage(name="first", steps=5, batch_size=8, learning_rate=1e-3, scale_start=10.0, warmup_steps=2)
@@ -33,6 +37,7 @@ SHORT = TrainConfig(
     save_every=3,
     threads=1,
 )
+RECIPES = Path("textmm/recipes")
 RECIPE = """
 model = "tiny"
 seed = 5
@@ -278,7 +283,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_says_where(tmp_path: Path, p
     state["model"]["logit_scale"].fill_(float("nan"))  # type: ignore[index]
     checkpoint.save_training(tmp_path / "training.pt", {**state, "stage": 1, "step": 0})
 
-    with pytest.raises(RuntimeError, match="stage second, step 0: the loss is nan"):
+    with pytest.raises(RuntimeError, match=r"stage second, step 0: the loss \(contrastive\) is nan"):
         run(SHORT, pictures, tmp_path)
 
 
@@ -286,3 +291,195 @@ def test_the_fixture_is_the_recipe_of_the_tests(tiny: Path) -> None:
     stored = json.loads((tiny / "config.json").read_text())
 
     assert stored["name"] == TINY.model
+
+
+def test_a_run_in_parts_goes_on_with_the_losses_and_the_optimiser_of_one_that_never_stopped(
+    tmp_path: Path, pictures: Path
+) -> None:
+    config = replace(SHORT, stages=(replace(SECOND, micro_batch=3, loss="sigmoid"),))
+    run(config, pictures, tmp_path / "whole")
+    for progress in train(config, data=pictures, trunks=NO_TRUNKS, out=tmp_path / "stopped"):
+        if progress.done == 5:
+            break
+
+    run(config, pictures, tmp_path / "stopped")
+
+    whole, stopped = (checkpoint.load_training(tmp_path / n / "training.pt") for n in ("whole", "stopped"))
+    assert logged(tmp_path / "stopped") == logged(tmp_path / "whole")
+    assert stopped.keys() == whole.keys()
+    moments, expected = (state["optimizer"]["state"] for state in (stopped, whole))  # type: ignore[index]
+    assert moments.keys() == expected.keys()
+    for parameter, state in expected.items():
+        assert float(state["step"]) == 7
+        assert torch.equal(moments[parameter]["exp_avg_sq"], state["exp_avg_sq"])
+
+
+def test_a_batch_in_parts_has_the_contrastive_losses_of_the_whole(
+    tmp_path: Path, pictures: Path, never_stopped: Path
+) -> None:
+    config = replace(SHORT, stages=(replace(FIRST, micro_batch=3),))
+    run(config, pictures, tmp_path)
+
+    for key, value in logged(tmp_path).items():
+        assert float(value) == pytest.approx(float(logged(never_stopped)[key]), abs=2e-3)
+
+
+def test_a_run_that_is_asked_to_stop_saves_says_where_and_goes_on(
+    tmp_path: Path, pictures: Path, never_stopped: Path
+) -> None:
+    asked = iter([False, False, False, True])  # after the fourth step, where nothing else saves
+
+    with pytest.raises(TrainingStopped, match="stopped at stage first, step 4 of 5"):
+        list(train(SHORT, data=pictures, trunks=NO_TRUNKS, out=tmp_path, stop=lambda: next(asked)))
+    rest = run(SHORT, pictures, tmp_path)
+
+    assert (rest[0].what, rest[0].done) == ("first", 5)
+    assert logged(tmp_path) == logged(never_stopped)
+
+
+def test_a_rate_at_which_weights_explode_stops_the_run_and_keeps_the_last_good_checkpoint(
+    tmp_path: Path, pictures: Path
+) -> None:
+    wild = replace(FIRST, name="wild", steps=50, learning_rate=1e30, warmup_steps=1)
+    config = replace(SHORT, stages=(FIRST, wild), save_every=1)
+
+    with pytest.raises(TrainingFailed) as failed:
+        run(config, pictures, tmp_path)
+
+    said = (
+        rf"stage wild, step \d+: the .+ is (nan|inf); {tmp_path} keeps the weights of stage first, its end: "
+    )
+    assert re.fullmatch(said + "lower learning_rate", str(failed.value))
+    kept = load_file(tmp_path / "model.safetensors")
+    assert all(bool(torch.isfinite(tensor).all()) for tensor in kept.values())
+    assert Encoder.load(str(tmp_path), NO_TRUNKS).encode_texts(["a red circle"]).shape == (1, 32)
+    assert np.isfinite([float(value) for value in logged(tmp_path).values()]).all()
+
+
+# Validation
+
+
+def with_validation(metric: str, stage: Stage) -> TrainConfig:
+    validate = Validation(source="captions.csv", metric=metric, every=2, patience=2)
+    return replace(SHORT, stages=(replace(stage, validate=validate),))
+
+
+@pytest.mark.parametrize("metric", ["loss", "recall@10"])
+def test_a_stage_ends_when_validation_no_longer_improves_and_keeps_the_best_weights(
+    tmp_path: Path, pictures: Path, metric: str
+) -> None:
+    wild = replace(SECOND, steps=40, learning_rate=0.5, warmup_steps=4)
+
+    last = run(with_validation(metric, wild), pictures, tmp_path / "wild")[-1]
+
+    name = f"validation {metric}"
+    figures = {step: float(v) for (_, step, loss), v in logged(tmp_path / "wild").items() if loss == name}
+    best = (min if metric == "loss" else max)(figures.values())
+    best_step = next(step for step, figure in figures.items() if figure == best)
+    assert last.done < last.of
+    assert list(figures) == list(range(2, last.done + 1, 2))
+    assert best_step == last.done - 4  # two looks without a better figure
+    # The same run without validation, cut where that was best, has the weights that were kept.
+    plain = replace(SHORT, stages=(wild,), save_every=best_step)
+    for progress in train(plain, data=pictures, trunks=NO_TRUNKS, out=tmp_path / "cut"):
+        if progress.done == best_step + 1:
+            break
+    kept, expected = (load_file(tmp_path / n / "model.safetensors") for n in ("wild", "cut"))
+    assert kept.keys() == expected.keys()
+    assert all(torch.equal(kept[name], expected[name]) for name in kept)
+
+
+def test_a_validated_run_that_was_stopped_goes_on_as_if_it_never_was(tmp_path: Path, pictures: Path) -> None:
+    config = with_validation("loss", SECOND)
+    run(config, pictures, tmp_path / "whole")
+    for progress in train(config, data=pictures, trunks=NO_TRUNKS, out=tmp_path / "stopped"):
+        if progress.done == 5:
+            break
+
+    run(config, pictures, tmp_path / "stopped")
+
+    assert logged(tmp_path / "stopped") == logged(tmp_path / "whole")
+    weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "stopped")]
+    assert weights[0] == weights[1]
+
+
+# A start from weights
+
+
+def write_tables(pictures: Path, data: Path) -> None:
+    """The tables that the fine-tuning recipes speak of, over the drawn pictures."""
+    shutil.copytree(pictures, data)
+    words = {Path(i.locator).name: str(i.title) for i in read_source(str(data / "captions.csv"))}
+    tables = {
+        "catalogue": ["path,title", *(f"{path},{title}" for path, title in words.items())],
+        "clicks": ["image,query", *(f"{path},{w}" for path, title in words.items() for w in title.split())],
+        "labels": ["path,label", *(f"{path},{title.split()[-1]}" for path, title in words.items())],
+        "captions": ["path,caption", *(f"{path},{title.split()[-1]} it is" for path, title in words.items())],
+    }
+    for name, lines in tables.items():
+        (data / f"{name}.csv").write_text("\n".join(lines) + "\n")
+
+
+def test_fine_tuning_begins_with_the_weights_of_a_model_and_lowers_its_loss(
+    tmp_path: Path, tiny: Path, pictures: Path
+) -> None:
+    write_tables(pictures, tmp_path / "data")
+    stage = Stage(name="tune", steps=30, batch_size=16, learning_rate=1e-3, caption_loss_weight=1.0)
+    source = PairSource(source="captions.csv", share=1.0, caption_share=1.0)
+    tune = replace(SHORT, model="", start=str(tiny), stages=(stage,), sources=(source,))
+
+    run(tune, tmp_path / "data", tmp_path / "tuned")
+
+    losses = {key[1:]: float(value) for key, value in logged(tmp_path / "tuned").items()}
+    assert losses[30, "captioning"] < 0.5 * losses[1, "captioning"]
+    assert losses[30, "contrastive"] < losses[1, "contrastive"]
+    assert (tmp_path / "tuned" / "vocabulary.json").read_text() == (tiny / "vocabulary.json").read_text()
+    assert checkpoint.model_id(tmp_path / "tuned") != checkpoint.model_id(tiny)
+
+
+def test_the_sigmoid_loss_gives_a_model_a_bias_that_learns_and_is_stored(
+    tmp_path: Path, tiny: Path, pictures: Path
+) -> None:
+    stage = replace(FIRST, loss="sigmoid")
+    run(replace(SHORT, model="", start=str(tiny), stages=(stage,)), pictures, tmp_path)
+
+    bias = load_file(tmp_path / "model.safetensors")["logit_bias"]
+    assert float(bias) == pytest.approx(-10.0, abs=0.1) and float(bias) != -10.0
+    assert "logit_bias" not in load_file(tiny / "model.safetensors")
+
+
+@pytest.mark.parametrize(("model", "start"), [("", ""), ("tiny", "mini")])
+def test_a_recipe_says_a_model_or_a_start_and_not_both(model: str, start: str) -> None:
+    with pytest.raises(ValueError, match=r"a recipe says either model, .* or start"):
+        replace(SHORT, model=model, start=start)
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in RECIPES.glob("finetune-*.toml")))
+def test_a_fine_tuning_recipe_trains_on_the_table_that_it_speaks_of(
+    tmp_path: Path, tiny: Path, pictures: Path, name: str
+) -> None:
+    """Two steps of each stage, from the small model, whose parts have other names."""
+    write_tables(pictures, tmp_path / "data")
+    recipe = TrainConfig.read(RECIPES / name)
+    stages = tuple(replace(s, steps=2, batch_size=8, trains=("",), bfloat16=False) for s in recipe.stages)
+    small = replace(recipe, start=str(tiny), stages=stages, log_every=1, threads=1)
+
+    seen = run(small, tmp_path / "data", tmp_path / "out")
+
+    assert recipe.start == "mini"
+    assert [p.done for p in seen] == [1, 2] * len(stages)
+
+
+@pytest.mark.gpu
+def test_a_run_on_a_gpu_has_the_losses_of_one_on_the_processor(
+    tmp_path: Path, pictures: Path, never_stopped: Path
+) -> None:
+    config = replace(SHORT, stages=(replace(FIRST, micro_batch=4), replace(SECOND, bfloat16=True)))
+    on_gpu = Ranks(device=torch.device("cuda"))
+
+    for _ in train(config, data=pictures, trunks=NO_TRUNKS, out=tmp_path, ranks=on_gpu):
+        pass
+
+    first = {key: float(value) for key, value in logged(tmp_path).items() if key[0] == "first"}
+    assert first == pytest.approx({key: float(logged(never_stopped)[key]) for key in first}, abs=1e-2)
+    assert logged(tmp_path).keys() == logged(never_stopped).keys()

@@ -1,22 +1,31 @@
+import io
+import json
+import subprocess
+import sys
+import tarfile
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import ImageOps
+from PIL import Image, ImageOps
 from safetensors.torch import load_file
 
+from tests.conftest import ROOT
+from tests.drawn import encoded
 from textmm import checkpoint
 from textmm.config import named_model
 from textmm.encoder import Encoder
 from textmm.model import TextMultiModalModel
 from textmm.pairs import CaptionPhrase, Pairs, PairSource, Phrases
 from textmm.pretrained import load_tokenizer
+from textmm.recipe import Stage, TrainConfig
 from textmm.tokenizers import Tokenizer
-from textmm.train import Stage, TrainConfig, train
+from textmm.train import train
 from textmm.transforms import to_tensor
-from textmm.trunk_cache import CachedInputs, LiveInputs, fill
+from textmm.trunk_cache import DECODED_BYTES, CachedInputs, LiveInputs, fill_pictures, fill_texts, sample
 
 pytestmark = pytest.mark.slow
 
@@ -82,7 +91,7 @@ def pairs(folder: Path) -> Pairs:
 
 @pytest.fixture(scope="module")
 def cached(folder: Path, model: TextMultiModalModel, pairs: Pairs, tokenizer: Tokenizer) -> CachedInputs:
-    for _ in fill(folder, model, pairs, tokenizer):
+    for _ in chain(fill_pictures(folder, model, pairs), fill_texts(folder, model, pairs, tokenizer)):
         pass
     return CachedInputs(folder, pairs)
 
@@ -97,7 +106,7 @@ def test_cached_pictures_are_their_trunk_outputs_whole_or_mirrored(
     model: TextMultiModalModel, pairs: Pairs, cached: CachedInputs
 ) -> None:
     ids = np.arange(24)
-    out = cached.pictures(ids, np.random.default_rng(2), memory=True)
+    out = cached.pictures(ids, [np.random.default_rng(i) for i in ids], memory=True)
 
     which = []
     for i in ids.tolist():
@@ -129,8 +138,9 @@ def test_what_is_filled_is_not_filled_again(
 ) -> None:
     files = {path: path.stat().st_mtime_ns for path in folder.glob("*.np?")}
 
-    assert list(fill(folder, model, pairs, tokenizer)) == []
-    assert len(files) == 3
+    assert list(fill_pictures(folder, model, pairs)) == []
+    assert list(fill_texts(folder, model, pairs, tokenizer)) == []
+    assert len(files) == 4
     assert {path: path.stat().st_mtime_ns for path in folder.glob("*.np?")} == files
     assert not list(folder.glob("*.partial*"))
 
@@ -140,13 +150,13 @@ def test_more_views_or_another_seed_have_files_of_their_own(folder: Path, cached
     fewer = Pairs((other,), (ENGLISH, CHINESE), data=folder, drawings=folder, seed=1)
 
     with pytest.raises(FileNotFoundError, match=r"pooled\.npy"):
-        CachedInputs(folder, fewer)
+        CachedInputs(folder, fewer).pictures(np.arange(2), None, memory=False)
 
 
 def test_features_to_standardise_by_are_of_whole_pictures_and_of_texts_that_both_trunks_read(
     pairs: Pairs, cached: CachedInputs
 ) -> None:
-    images, texts = cached.sample(np.random.default_rng(3), 10_000)
+    images, texts = sample(cached, pairs, np.random.default_rng(3), 10_000)
 
     both = cached.texts(np.arange(len(pairs.texts))).present.all(1)
     assert images.shape == (24, 3360)
@@ -161,7 +171,7 @@ def test_live_inputs_run_the_trunk_on_the_texts_of_the_batch(
     live = LiveInputs(model, pairs, tokenizer)
 
     texts = live.texts(np.array([3, 0]))
-    pictures = live.pictures(np.array([5]), np.random.default_rng(4), memory=True)
+    pictures = live.pictures(np.array([5]), [np.random.default_rng(4)], memory=True)
 
     expected = model.text.trunk(tokenizer([pairs.texts[3], pairs.texts[0]]))
     torch.testing.assert_close(texts.pooled, expected.pooled)
@@ -181,3 +191,102 @@ def test_a_model_over_locked_trunks_trains_and_is_an_encoder(tmp_path: Path, tru
     assert not [name for name in stored if name.startswith(checkpoint.LOCKED)]
     assert float(stored["image.projection.std"].min()) > 0
     assert not torch.equal(stored["image.projection.mean"], torch.zeros(3360))
+
+
+def test_an_unlocked_layer_learns_is_stored_and_comes_back(tmp_path: Path, trunks: Path) -> None:
+    """Texts are then encoded in the steps; pictures still come from the cache."""
+    parts = ("text.trunks.0.layers.5", "image.projection")
+    first, second = RECIPE.stages
+    unlocking = replace(first, name="unlocking", trains=parts, steps=2, learning_rate=1e-2, warmup_steps=1)
+    run = replace(RECIPE, stages=(replace(first, steps=1), unlocking, replace(second, steps=1)))
+
+    for _ in train(run, data=tmp_path, trunks=trunks, out=tmp_path / "out"):
+        pass
+
+    published = checkpoint.build(MINI, trunks).state_dict()
+    stored = load_file(tmp_path / "out" / "model.safetensors")
+    layer = [k for k in published if k.startswith("text.trunks.0.layers.5.")]
+    loaded = checkpoint.load(str(tmp_path / "out"), trunks)
+    state = loaded.model.state_dict()
+    assert {k for k in stored if k.startswith(checkpoint.LOCKED)} == set(layer) == loaded.unlocked
+    assert all(torch.equal(state[k], stored[k]) for k in layer)
+    assert not torch.equal(state[layer[0]], published[layer[0]])
+    others = [k for k in published if k.startswith(checkpoint.LOCKED) and k not in layer]
+    assert all(torch.equal(state[k], published[k]) for k in others)
+    # Who goes on from it keeps what was unlocked, locked or not.
+    tune = replace(RECIPE, model="", start=str(tmp_path / "out"), stages=(replace(first, steps=1),))
+    for _ in train(tune, data=tmp_path, trunks=trunks, out=tmp_path / "tuned"):
+        pass
+    tuned = load_file(tmp_path / "tuned" / "model.safetensors")
+    assert all(torch.equal(tuned[k], stored[k]) for k in layer)
+    assert checkpoint.model_id(tmp_path / "tuned") != checkpoint.model_id(tmp_path / "out")
+
+
+def test_an_unlocked_image_stage_learns_with_finite_gradients(tmp_path: Path, trunks: Path) -> None:
+    stage = replace(
+        RECIPE.stages[0], trains=("image.features", "image.projection"), steps=2, batch_size=4, micro_batch=2
+    )
+
+    seen = list(train(replace(RECIPE, stages=(stage,)), data=tmp_path, trunks=trunks, out=tmp_path))
+
+    stored = load_file(tmp_path / "model.safetensors")
+    published = checkpoint.build(MINI, trunks).state_dict()
+    learnt = sorted(k for k in stored if k.startswith("image.features."))
+    assert seen[-1].done == 2
+    assert learnt == sorted(k for k in published if k.startswith("image.features."))
+    assert all(bool(torch.isfinite(stored[k]).all()) for k in learnt)
+    assert any(not torch.equal(stored[k], published[k]) for k in learnt)
+
+
+PEAK = """
+import resource, sys
+from pathlib import Path
+from textmm.pairs import PairSource
+from textmm.recipe import Stage, TrainConfig
+from textmm.train import train
+
+stage = Stage(name="s", steps=int(sys.argv[3]), batch_size=16, micro_batch=4, learning_rate=1e-4)
+source = PairSource(source="*.tar", share=1.0)
+config = TrainConfig(model="tiny", sources=(source,), stages=(stage,), threads=1, save_every=1000)
+for _ in train(config, data=Path(sys.argv[1]), trunks=Path("none"), out=Path(sys.argv[2])):
+    pass
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+def test_shards_whose_pictures_are_larger_than_the_memory_for_them_stream(tmp_path: Path) -> None:
+    """80 pictures of 12 MB decoded, 960 MB in all, of which about all are drawn in 12 steps."""
+    for shard in range(4):
+        with tarfile.open(tmp_path / f"s-{shard}.tar", "w") as archive:
+            for i in range(20):
+                colour = (10 * i, 60 * shard, 90)
+                files = {"jpg": encoded(Image.new("RGB", (2000, 2000), colour), "JPEG")}
+                files["json"] = json.dumps({"title": f"{shard} times {i}"}).encode()
+                for extension, data in files.items():
+                    info = tarfile.TarInfo(f"{i:03}.{extension}")
+                    info.size = len(data)
+                    archive.addfile(info, io.BytesIO(data))
+
+    def peak_mb(steps: int) -> float:
+        arguments = [str(tmp_path), str(tmp_path / f"out{steps}"), str(steps)]
+        done = subprocess.run(
+            [sys.executable, "-c", PEAK, *arguments], cwd=ROOT, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        return float(done.stdout) / 1024
+
+    few, many = peak_mb(1), peak_mb(12)
+
+    assert many - few < DECODED_BYTES / 1e6 + 100
+
+
+def test_decoded_pictures_in_memory_are_those_used_last(
+    model: TextMultiModalModel, pairs: Pairs, tokenizer: Tokenizer
+) -> None:
+    size = pairs.picture(0).width * pairs.picture(0).height * 3
+    live = LiveInputs(model, pairs, tokenizer, decoded_bytes=3 * size)
+
+    for i in (0, 1, 2, 0, 3, 4):
+        live.pictures(np.array([i]), None, memory=False)
+
+    assert list(live._decoded) == [0, 3, 4]

@@ -7,7 +7,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass
 from importlib import resources
 from pathlib import Path
@@ -35,14 +35,24 @@ class LoadedModel:
     """The decoder's vocabulary; None for a model without a decoder."""
     model_id: str
     """Name and a hash over configuration, trained weights, vocabulary and trunks."""
+    unlocked: frozenset[str] = frozenset()
+    """Keys of pretrained trunks that were trained on, so that the checkpoint holds them."""
 
 
 def save(
-    folder: Path, model: TextMultiModalModel, vocabulary: BytePair | None, *, name: str, half: bool = False
+    folder: Path,
+    model: TextMultiModalModel,
+    vocabulary: BytePair | None,
+    *,
+    name: str,
+    half: bool = False,
+    unlocked: Collection[str] = (),
 ) -> None:
-    """Write the folder, each file whole. `half` stores float16."""
+    """Write the folder, each file whole. `half` stores float16; `unlocked` are keys of pretrained trunks that
+    are no longer as published.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {k: _stored(v, half) for k, v in model.state_dict().items() if not _locked(model, k)}
+    tensors = {k: _stored(v, half) for k, v in trained_state(model, unlocked).items()}
     write_atomically(folder / "model.safetensors", lambda path: save_file(tensors, path))
     if vocabulary is not None:
         write_atomically(folder / "vocabulary.json", lambda path: path.write_text(vocabulary.vocabulary))
@@ -61,6 +71,7 @@ def load(name: str, trunks: Path) -> LoadedModel:
     config = stored_config(folder)
     model = build(config, trunks)
     state = {k: v.float() for k, v in load_file(folder / "model.safetensors").items()}
+    unlocked = frozenset(k for k in state if _locked(model, k))
     missing, unexpected = model.load_state_dict(state, strict=False)
     wrong = [k for k in missing if not _locked(model, k)] + list(unexpected)
     if wrong:
@@ -71,7 +82,15 @@ def load(name: str, trunks: Path) -> LoadedModel:
     captioner = None
     if words is not None and decoder is not None:
         captioner = BytePair(words, context_length=decoder.context_length)
-    return LoadedModel(model.eval(), _tokenizer(config, trunks, words), captioner, model_id(folder))
+    tokenizer = _tokenizer(config, trunks, words)
+    return LoadedModel(model.eval(), tokenizer, captioner, model_id(folder), unlocked)
+
+
+def trained_state(model: TextMultiModalModel, unlocked: Collection[str] = ()) -> dict[str, Tensor]:
+    """What a checkpoint holds of the model's state: all but pretrained trunks, and of those the keys
+    `unlocked`.
+    """
+    return {k: v for k, v in model.state_dict().items() if k in unlocked or not _locked(model, k)}
 
 
 def build(config: ModelConfig, trunks: Path) -> TextMultiModalModel:

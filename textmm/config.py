@@ -118,6 +118,8 @@ class ModelConfig:
     """None: a model without words of its own (CLIP)."""
     quick_gelu: bool = False
     """OpenAI's estimate of GELU in `vit` and `causal`, with which some weights were trained."""
+    init_logit_bias: float | None = None
+    """Where the bias on scaled cosines starts; None: a model without one. The sigmoid loss needs it."""
 
     def __post_init__(self) -> None:
         check_positive("model", self, ("embed_dim",))

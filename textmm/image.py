@@ -188,7 +188,8 @@ def _moments(maps: Tensor, *, deviation: bool) -> list[Tensor]:
     if not deviation:
         return [mean]
     square = rows.square().mean(1, dtype=torch.float32)
-    return [mean, (square - mean.square()).clamp_min(0).sqrt()]
+    # at 0 a root has no slope: one flat map would make all gradients of an unlocked trunk nan
+    return [mean, (square - mean.square()).clamp_min(1e-12).sqrt()]
 
 
 def image_encoder(config: ImageConfig, embed_dim: int, *, quick_gelu: bool = False) -> ImageEncoder:

@@ -30,6 +30,27 @@ def contrastive_loss(
     return (loss_i + loss_t) / 2
 
 
+def sigmoid_loss(
+    image_features: Tensor,
+    text_features: Tensor,
+    scale: Tensor,
+    bias: Tensor,
+    positives: Tensor,
+    *,
+    ignored: Tensor | None = None,
+) -> Tensor:
+    """Sigmoid loss (Zhai et al. 2023, SigLIP): every pair is a question of its own, right or not.
+
+    Arguments as in `contrastive_loss`; `bias` is added to the scaled cosines, about -10 at the start, since
+    most pairs are wrong. The sum over all pairs that are not ignored, over the number of pictures.
+    """
+    logits = (scale * image_features @ text_features.T + bias).float()
+    losses = -F.logsigmoid(torch.where(positives, logits, -logits))
+    if ignored is not None:
+        losses = losses.masked_fill(ignored & ~positives, 0.0)
+    return losses.sum() / len(image_features)
+
+
 def captioning_loss(logits: Tensor, words: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
     """Mean cross-entropy of next words [n] under logits [n, V]; `next_words` picks both out of a padded batch."""
     return F.cross_entropy(logits.float(), words, label_smoothing=label_smoothing)

@@ -39,6 +39,8 @@ class TextMultiModalModel(nn.Module):
         self.text = text_encoder(config.text_cfg, config.embed_dim, quick_gelu=quick)
         self.decoder = self._decoder()
         self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
+        bias = config.init_logit_bias
+        self.logit_bias = None if bias is None else nn.Parameter(torch.tensor(bias))
 
     def _decoder(self) -> TextDecoder | CoCaDecoder | None:
         config = self.config.multimodal_cfg

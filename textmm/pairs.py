@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice, pairwise
 from pathlib import Path
 from string import Formatter
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from textmm.drawings import draw_catalogue
+from textmm.duplicates import same_pictures
 from textmm.questions import Question, Questions
 from textmm.sources import Item, SourceError, read_bytes, read_source
 from textmm.transforms import decode_image
@@ -68,6 +69,8 @@ class PairSource:
     """Part of a batch of questions, relative to the other sources."""
     apart: bool = False
     """Compared only with sources that are apart too: drawings are no negatives for photos."""
+    text_column: str = ""
+    """Column that holds the words, where it is not one that read_source knows: `query` in a table of clicks."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,10 +148,11 @@ class Pairs:
         self.items: list[Item] = []
         starts = [0]
         for source in sources:
-            self.items += _items(source.source, data, drawings, seed)
+            self.items += _items(source, data, drawings, seed)
             starts.append(len(self.items))
         self.ranges = [range(a, b) for a, b in pairwise(starts)]
         texts = _Texts()
+        self._looks = same_pictures([item.locator for item in self.items])
         self._own: list[Ints] = [
             np.array([texts.add(t) for t in i.texts], dtype=np.int64) for i in self.items
         ]
@@ -247,7 +251,8 @@ class Pairs:
         """[n, n]: picture i and text j belong together: the same picture or text, or a phrase true of i."""
         pictures, texts = draw.picture_ids, draw.text_ids
         wording = self._wording[texts]  # an own text and a phrase may be the same words
-        same = (pictures[:, None] == pictures[None, :]) | (wording[:, None] == wording[None, :])
+        looks = self._looks[pictures]
+        same = (looks[:, None] == looks[None, :]) | (wording[:, None] == wording[None, :])
         says, has = self._says[texts], self._has[pictures]  # [n, A]
         true: NDArray[np.bool_] = np.ones((len(pictures), len(texts)), dtype=bool)
         for column in range(says.shape[1]):
@@ -380,15 +385,26 @@ class _Sayer:
         return words[0]
 
 
-def _items(source: str, data: Path, drawings: Path, seed: int) -> list[Item]:
-    if source.startswith(DRAWN):
-        count = int(source.removeprefix(DRAWN))
+def _items(source: PairSource, data: Path, drawings: Path, seed: int) -> list[Item]:
+    """Readable items. With a column of words, each picture once, with the words of all its rows."""
+    if source.source.startswith(DRAWN):
+        count = int(source.source.removeprefix(DRAWN))
         folder = drawings / f"drawn-{seed}-{count}"
         table = folder / "products.csv"
         path = str(table if table.exists() else draw_catalogue(folder, count, seed=seed))
     else:
-        path = str(data / source)
-    return [item for item in read_source(path) if item.problem is None]
+        path = str(data / source.source)
+    items = [item for item in read_source(path) if item.problem is None]
+    return _by_picture(items, source.text_column) if source.text_column else items
+
+
+def _by_picture(items: Sequence[Item], column: str) -> list[Item]:
+    out: dict[str, Item] = {}
+    for item in items:
+        said = item.attributes.get(column)
+        first = out.get(item.locator, item)
+        out[item.locator] = first if said is None else replace(first, captions=(*first.captions, str(said)))
+    return list(out.values())
 
 
 def _codes(says: Sequence[frozenset[tuple[str, str]]], items: Sequence[Item]) -> tuple[Ints, Ints]:

@@ -1,118 +1,66 @@
-"""train(config): the loop, readable top to bottom."""
+"""train(config): the loop, readable top to bottom.
+
+What is random in a step depends on the seed, the stage, the step and the row alone: not on how many processes
+share the batch, nor on the size of the parts in which it goes through the model.
+"""
 
 from __future__ import annotations
 
-import csv
+import copy
 import hashlib
 import math
-import os
 import time
-import tomllib
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from textmm import checkpoint, trunk_cache
-from textmm.config import ModelConfig, from_mapping, named_model
-from textmm.image import CNN
-from textmm.losses import captioning_loss, contrastive_loss, next_words, shortened
+from textmm import checkpoint, resume, training_log, trunk_cache, validation
+from textmm.checkpoint import LOCKED
+from textmm.clip_tokenizer import ClipTokenizer
+from textmm.config import ModelConfig, named_model
+from textmm.gradient_cache import BatchLoss, FeatureLoss, RowLoss
+from textmm.image import CNN, TrunkOutput
+from textmm.losses import captioning_loss, contrastive_loss, next_words, shortened, sigmoid_loss
+from textmm.mean_weights import MeanWeights
 from textmm.model import TextMultiModalModel
-from textmm.pairs import CaptionPhrase, Pairs, PairSource, Phrases
+from textmm.optimiser import clip, learning_rate, make_optimizer, trained_by
+from textmm.pairs import Ints, Pairs
 from textmm.pretrained import load_tokenizer, trunks_of
+from textmm.ranks import Ranks
+from textmm.recipe import Stage, TrainConfig
 from textmm.reinforce import CiderReward, reinforced_loss, sample_words
+from textmm.resume import Position
 from textmm.text import PretrainedText
 from textmm.tokenizers import BytePair, Tokenizer
-from textmm.trunk_cache import CachedInputs, LiveInputs, TrunkInputs
-
-
-class TrainingFailed(RuntimeError):
-    """The loss is no number any more; the message says where."""
-
+from textmm.trunk_cache import CachedInputs, LiveInputs, MixedInputs, Rngs, TrunkInputs
 
 LENGTH_GROUPS = 4
 """Parts of a captioning batch, by length: each is padded to its own longest caption. Halves the time of a step."""
+LOG = "training.csv"
+SIGMOID_BIAS = -10.0
+"""Where the bias of the sigmoid loss starts (Zhai et al. 2023)."""
+IMAGE, TEXT = LOCKED
+CONTRASTIVE, CAPTIONING, QUESTIONS, REWARD = 0, 1, 2, 3
+"""Streams of chance."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Stage:
-    name: str
-    steps: int
-    batch_size: int
-    learning_rate: float
-    trains: tuple[str, ...] = ("",)
-    """Prefixes of the parameters that learn; pretrained trunks never do."""
-    warmup_steps: int = 20
-    weight_decay: float = 0.1
-    grad_clip_norm: float = 1.0
-    contrastive_loss_weight: float = 1.0
-    caption_loss_weight: float = 0.0
-    question_loss_weight: float = 0.0
-    reward_weight: float = 0.0
-    """Of captions sampled and rewarded by CIDEr-D (`reinforce.py`)."""
-    reward_style: str = "photo"
-    reward_batch_size: int = 48
-    reward_samples: int = 5
-    short_dims: tuple[int, ...] = ()
-    """Vectors cut to these sizes must do as well: the contrastive loss is the mean of that of the whole and, in each
-    step, of one of them (Kusupati et al. 2022, Matryoshka)."""
-    average_last: float = 0.0
-    """Weights become their mean over the last part of the stage, 0..1 (Izmailov et al. 2018)."""
-    label_smoothing: float = 0.0
-    scale_start: float = 0.0
-    """The factor on cosines that the stage starts from; 0 keeps what is there."""
-    scale_max: float = 100.0
-    bfloat16: bool = False
-
-    def __post_init__(self) -> None:
-        if self.steps < 1 or self.batch_size < 2:
-            raise ValueError(f"stage {self.name}: steps must be at least 1 and batch_size at least 2")
+class TrainingFailed(RuntimeError):
+    """The loss is no number any more; the message says where, and which weights are kept."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class TrainConfig:
-    model: str
-    """Architecture: a name in textmm/models."""
-    sources: tuple[PairSource, ...]
-    stages: tuple[Stage, ...]
-    phrases: tuple[Phrases, ...] = ()
-    questions: str = ""
-    """A TOML file of questions (`questions.py`): a name in textmm/recipes, or a path."""
-    seed: int = 1
-    half: bool = False
-    """Store the weights as float16."""
-    log_every: int = 20
-    save_every: int = 200
-    threads: int = 2
-
-    @classmethod
-    def read(cls, path: Path) -> TrainConfig:
-        """A recipe in TOML. ValueError names an unknown key."""
-        with path.open("rb") as file:
-            data = tomllib.load(file)
-        data["sources"] = [_source(d) for d in data.get("sources", [])]
-        parts = {"stages": Stage, "phrases": Phrases}
-        for name, kind in parts.items():
-            data[name] = [from_mapping(kind, d, where=f"{name}.") for d in data.get(name, [])]
-        return from_mapping(cls, data)
-
-
-def _source(data: Mapping[str, Any]) -> PairSource:
-    said = [
-        from_mapping(CaptionPhrase, d, where="sources.caption_phrases.")
-        for d in data.get("caption_phrases", [])
-    ]
-    return from_mapping(PairSource, {**data, "caption_phrases": said}, where="sources.")
+class TrainingStopped(RuntimeError):
+    """The run was asked to stop and has saved; the message says where."""
 
 
 @dataclass(frozen=True)
 class Progress:
-    """What a run is doing; the last one of a stage has done == of."""
+    """What a run is doing; the last one of a stage has done == of, unless validation ends it early."""
 
     what: str
     done: int
@@ -121,226 +69,360 @@ class Progress:
     samples_per_s: float = 0.0
 
 
-def train(config: TrainConfig, *, data: Path, trunks: Path, out: Path) -> Iterator[Progress]:
-    """Train the model of `config` on sources below `data`; the checkpoint and training.csv appear in `out`.
+def train(
+    config: TrainConfig,
+    *,
+    data: Path,
+    trunks: Path,
+    out: Path,
+    ranks: Ranks | None = None,
+    stop: Callable[[], bool] = lambda: False,
+) -> Iterator[Progress]:
+    """Train what `config` says on sources below `data`; the checkpoint and training.csv appear in `out`.
 
-    Run again after a stop, it goes on from the last save with the batches it would have had.
+    Run again after a stop, it goes on from the last save with the batches it would have had. `stop` is asked after
+    every step: when it says so, the run saves and raises TrainingStopped. Of several `ranks` the first alone writes.
     """
+    ranks = ranks or Ranks()
     torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
     out.mkdir(parents=True, exist_ok=True)
-    cache = out / "cache"
-    pairs = Pairs(
-        config.sources,
-        config.phrases,
-        data=data,
-        drawings=cache,
-        seed=config.seed,
-        questions=config.questions,
-    )
 
-    architecture = named_model(config.model)
-    model = checkpoint.build(architecture, trunks)
-    vocabulary = _vocabulary(model, pairs, out)
-    locked = bool(trunks_of(architecture))
-    inputs: TrunkInputs
-    if locked:
-        tokenizer = load_tokenizer(architecture.text_cfg, trunks)
-        features = cache / _trunks_digest(architecture)
-        yield from _fill_cache(features, model, pairs, tokenizer)
-        inputs = cached = CachedInputs(features, pairs)
-        _fit_heads(model, cached, config.seed)
-    else:
-        assert vocabulary is not None
-        words = BytePair(vocabulary.vocabulary, context_length=architecture.text_cfg.context_length)
-        inputs = LiveInputs(model, pairs, words)
+    with ranks.first():
+        pairs = Pairs(
+            config.sources,
+            config.phrases,
+            data=data,
+            drawings=out / "cache",
+            seed=config.seed,
+            questions=config.questions,
+        )
+        watched = _read_watched(config, data, out)
+    begun = _begin(config, pairs, trunks, out)
+    begun.model.to(ranks.device)
+    with ranks.first():
+        for progress in _fill_caches(config, begun, [pairs, *watched.values()], out):
+            yield progress
+            if stop():
+                raise TrainingStopped(f"stopped at {progress.what}, {progress.done} of {progress.of}")
+    if begun.fresh_heads:
+        _fit_heads(begun, pairs, config, out)
 
-    run = _Run(config, model, vocabulary, pairs, inputs)
-    first_stage, first_step, state = _resume(out, model)
-    _forget_log(out / "training.csv", config.stages[:first_stage], first_step)
+    at, state = resume.load(out, begun.model)
+    if ranks.rank == 0:
+        names = [stage.name for stage in config.stages]
+        training_log.forget(out / LOG, names[: at.stage], "".join(names[at.stage : at.stage + 1]), at.step)
     for number, stage in enumerate(config.stages):
-        if number < first_stage:
+        if number < at.stage:
             continue
-        if first_step == 0 and stage.scale_start:
-            model.logit_scale.data.fill_(math.log(stage.scale_start))
-        optimizer = _optimizer(model, stage, locked=locked)
-        mean = MeanWeights(model)
-        if state is not None:
-            optimizer.load_state_dict(state["optimizer"])
-            mean.load(state["mean"])
-        model.train()
-        started, seen = time.perf_counter(), 0
-        for step in range(first_step, stage.steps):
-            for group in optimizer.param_groups:
-                group["lr"] = _learning_rate(stage, step)
-            losses = run.step(stage, number, step, optimizer)
-            seen += stage.batch_size
-            last = step + 1 == stage.steps
-            mean.follow(model, stage, step)
-            if last or (step + 1) % config.log_every == 0:
-                rate = seen / (time.perf_counter() - started)
-                _log(out / "training.csv", stage.name, step + 1, losses)
-                yield Progress(stage.name, step + 1, stage.steps, losses, rate)
-            if last or (step + 1) % config.save_every == 0:
-                _save(out, config, run, optimizer, mean, (number + 1, 0) if last else (number, step + 1))
-        first_step, state = 0, None
+        run = _Run(config, begun, pairs, _inputs(config, number, begun, pairs, out, ranks), ranks, out)
+        watch = None
+        if number in watched:
+            inputs = _inputs(config, number, begun, watched[number], out, ranks)
+            watch = replace(run, pairs=watched[number], inputs=inputs, chance=False)
+        try:
+            yield from _train_stage(run, watch, stage, at, state, stop)
+        except FloatingPointError as error:
+            names = [stage.name for stage in config.stages]
+            raise TrainingFailed(f"{error}; {resume.kept(out, names)}: lower learning_rate") from error
+        at, state = Position(number + 1), None
 
 
-class MeanWeights:
-    """The mean of the weights that learn, over the steps it was added at."""
+def _train_stage(
+    run: _Run,
+    watch: _Run | None,
+    stage: Stage,
+    at: Position,
+    state: dict[str, object] | None,
+    stop: Callable[[], bool],
+) -> Iterator[Progress]:
+    """The steps of a stage from `at` on, with logging, validation and saving."""
+    model, ranks = run.begun.model, run.ranks
+    unlocked = run.begun.unlocked(run.config, at.stage)
+    if at.step == 0 and stage.scale_start:
+        model.logit_scale.data.fill_(math.log(stage.scale_start))
+    optimizer = make_optimizer(model, stage, pretrained=run.begun.pretrained)
+    mean = MeanWeights(model)
+    if state is not None:
+        optimizer.load_state_dict(cast(dict[str, Any], state["optimizer"]))
+        mean.load(cast(dict[str, Any], state["mean"]))
+    model.train()
+    started, seen, over = time.perf_counter(), 0, False
+    while not over:
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(stage, at.step)
+        figures = run.step(stage, at, optimizer)
+        at, seen = replace(at, step=at.step + 1), seen + stage.batch_size
+        over = at.step == stage.steps
+        mean.follow(model, stage, at.step - 1)
+        looks = watch is not None and watch.is_due(stage, at)
+        if watch is not None and looks:
+            at = watch.look(stage, at, figures)
+            over = over or at.is_patience_over(stage)
+            if at.looks == 0:
+                run.keep_best(unlocked)
+        stopped = ranks.any(stop()) and not over
+        seldom = over or looks or stopped
+        if seldom or at.step % run.config.log_every == 0:
+            run.log(stage, at, figures)
+            yield Progress(stage.name, at.step, stage.steps, figures, seen / (time.perf_counter() - started))
+        if seldom or at.step % run.config.save_every == 0:
+            run.check(stage, at)
+            run.save(stage, at, unlocked, optimizer, mean, over=over)
+        if stopped:
+            raise TrainingStopped(f"stopped at stage {stage.name}, step {at.step} of {stage.steps}")
 
-    def __init__(self, model: nn.Module) -> None:
-        learning = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        self._sums = {name: torch.zeros_like(p) for name, p in learning.items()}
-        self._count = 0
 
-    def follow(self, model: nn.Module, stage: Stage, step: int) -> None:
-        """After a step of the stage; after its last one the model has the mean."""
-        if step >= stage.steps * (1 - stage.average_last):
-            self._add(model)
-        if step + 1 == stage.steps and self._count:
-            self._give(model)
+@dataclass(frozen=True)
+class _Begun:
+    """The model and what reads words for it."""
 
-    @torch.no_grad()
-    def _add(self, model: nn.Module) -> None:
-        self._count += 1
-        for name, parameter in model.named_parameters():
-            if name in self._sums:
-                self._sums[name].add_(parameter.detach())
+    model: TextMultiModalModel
+    name: str
+    vocabulary: BytePair | None
+    """The decoder's words."""
+    tokenizer: Tokenizer
+    started_unlocked: frozenset[str]
+    fresh_heads: bool
+    """Whether heads over pretrained trunks still have to learn what features look like."""
 
-    @torch.no_grad()
-    def _give(self, model: nn.Module) -> None:
-        for name, parameter in model.named_parameters():
-            if name in self._sums:
-                parameter.copy_(self._sums[name] / self._count)
+    @property
+    def pretrained(self) -> bool:
+        return bool(trunks_of(self.model.config))
 
-    def state(self) -> dict[str, Any]:
-        return {"sums": self._sums, "count": self._count} if self._count else {}
+    def unlocked(self, config: TrainConfig, number: int) -> frozenset[str]:
+        """Keys of pretrained trunks that are not as published once stage `number` has begun."""
+        if not self.pretrained:
+            return frozenset()
+        trained = [
+            trained_by(self.model, stage.trains, pretrained=True) for stage in config.stages[: number + 1]
+        ]
+        return self.started_unlocked | {k for keys in trained for k in keys if k.startswith(LOCKED)}
 
-    def load(self, state: Mapping[str, Any]) -> None:
-        if state:
-            self._sums, self._count = dict(state["sums"]), int(state["count"])
+    def is_live(self, config: TrainConfig, number: int, trunk: str) -> bool:
+        """Whether stage `number` runs the trunk IMAGE or TEXT in its steps."""
+        part, kind = (self.model.image, CNN) if trunk == IMAGE else (self.model.text, PretrainedText)
+        return not isinstance(part, kind) or any(k.startswith(trunk) for k in self.unlocked(config, number))
 
 
 @dataclass(frozen=True)
 class _Run:
     config: TrainConfig
-    model: TextMultiModalModel
-    vocabulary: BytePair | None
+    begun: _Begun
     pairs: Pairs
     inputs: TrunkInputs
+    ranks: Ranks
+    out: Path
+    chance: bool = True
+    """False: whole pictures, for validation."""
 
-    def step(
-        self, stage: Stage, number: int, step: int, optimizer: torch.optim.Optimizer
-    ) -> dict[str, float]:
-        """One step of a stage; what is random in it depends on the seed, the stage and the step."""
-        torch.manual_seed(hash((self.config.seed, number, step)))
-        rng = np.random.default_rng([self.config.seed, 5, number, step])
+    def step(self, stage: Stage, at: Position, optimizer: torch.optim.Optimizer) -> dict[str, float]:
+        """One step of a stage -> its losses. Raises FloatingPointError before a weight is spoilt."""
         optimizer.zero_grad(set_to_none=True)
-        losses: dict[str, Tensor] = {}
-        with torch.autocast("cpu", torch.bfloat16, enabled=stage.bfloat16):
-            if stage.contrastive_loss_weight:
-                losses["contrastive"] = self._contrastive(stage, number, step, rng)
-            if stage.caption_loss_weight:
-                losses["captioning"] = self._captioning(stage, number, step, rng)
-            if stage.question_loss_weight:
-                losses["questions"] = self._questions(stage, number, step, rng)
-            if stage.reward_weight:
-                losses["reward"] = self._reinforced(stage, number, step, rng)
-        weights = {
-            "contrastive": stage.contrastive_loss_weight,
-            "captioning": stage.caption_loss_weight,
-            "questions": stage.question_loss_weight,
-            "reward": stage.reward_weight,
+        losses = {
+            name: float(loss.backward(self.ranks, stage.micro_batch, weight))
+            for name, (weight, loss) in self._losses(stage, at.stage, at.step, stage.batch_size).items()
         }
-        total = torch.stack([weights[k] * v for k, v in losses.items()]).sum()
-        if not torch.isfinite(total):
-            raise TrainingFailed(f"stage {stage.name}, step {step}: the loss is {float(total.detach())}")
-        total.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(self.model.parameters(), stage.grad_clip_norm)
+        _check_numbers(losses, stage, at)
+        self.ranks.sum_gradients(self.begun.model.parameters())
+        _check_numbers({"gradient": clip(self.begun.model, stage.grad_clip_norm)}, stage, at)
         optimizer.step()
-        return {k: float(v.detach()) for k, v in losses.items()}
+        return losses
 
-    def _contrastive(self, stage: Stage, number: int, step: int, rng: np.random.Generator) -> Tensor:
-        draw = self.pairs.draw(stage.batch_size, stage=number, step=step)
-        image_features = self.model.image.project(self.inputs.pictures(draw.picture_ids, rng, memory=False))
-        text_features = self.model.text.project(self.inputs.texts(draw.text_ids))
-        positives = torch.from_numpy(self.pairs.positives(draw))
-        ignored = torch.from_numpy(self.pairs.ignored(draw))
-        scale = self.model.scale(math.log(stage.scale_max))
-        losses = [
-            contrastive_loss(
-                shortened(image_features, dim),
-                shortened(text_features, dim),
-                scale,
-                positives,
-                ignored=ignored,
-            )
-            for dim in (*stage.short_dims, image_features.shape[1])
-        ]
-        return torch.stack(losses).mean()
+    def is_due(self, stage: Stage, at: Position) -> bool:
+        """Whether it is time for a look at the validation pairs: now and then, and at the end."""
+        return stage.validate is not None and (at.step == stage.steps or at.step % stage.validate.every == 0)
 
-    def _captioning(self, stage: Stage, number: int, step: int, rng: np.random.Generator) -> Tensor:
-        draw = self.pairs.draw_captions(stage.batch_size, stage=number, step=step)
-        vocabulary = self.vocabulary
+    @torch.no_grad()
+    def look(self, stage: Stage, at: Position, figures: dict[str, float]) -> Position:
+        """Put the figure that the stage is validated by, on this run's pairs, among `figures`; every process gets
+        that of the first.
+        """
+        assert stage.validate is not None
+        model = self.begun.model.eval()
+        figure = 0.0
+        if self.ranks.rank == 0 and stage.validate.metric == "loss":
+            losses = self._losses(stage, 0, 0, len(validation.spread(self.pairs))).values()
+            figure = sum(weight * float(loss.value(validation.CHUNK)) for weight, loss in losses)
+        elif self.ranks.rank == 0:
+            figure = validation.recall_at_10(model, self.inputs, self.pairs)
+        model.train()
+        figures[f"validation {stage.validate.metric}"] = figure = self.ranks.agree(figure)
+        better = validation.is_better(stage.validate.metric, figure, at.best)
+        return replace(at, best=figure if better else at.best, looks=0 if better else at.looks + 1)
+
+    def log(self, stage: Stage, at: Position, figures: dict[str, float]) -> None:
+        if self.ranks.rank == 0:
+            training_log.log(self.out / LOG, stage.name, at.step, figures)
+
+    def keep_best(self, unlocked: frozenset[str]) -> None:
+        if self.ranks.rank == 0:
+            resume.save_best(self.out, self.begun.model, unlocked)
+            self.write_checkpoint(unlocked)
+
+    def check(self, stage: Stage, at: Position) -> None:
+        """FloatingPointError when the weights that are about to be saved give no loss that is a number."""
+        losses = self._losses(stage, at.stage, at.step, stage.batch_size)
+        _check_numbers(
+            {name: float(loss.value(stage.micro_batch)) for name, (_, loss) in losses.items()}, stage, at
+        )
+
+    def save(
+        self,
+        stage: Stage,
+        at: Position,
+        unlocked: frozenset[str],
+        optimizer: torch.optim.Optimizer,
+        mean: MeanWeights,
+        *,
+        over: bool,
+    ) -> None:
+        """The checkpoint and the state to go on from; at the end of a validated stage, its best weights."""
+        if over and stage.validate:
+            with self.ranks.first():  # who wrote it has done so
+                resume.load_best(self.out, self.begun.model)
+        if self.ranks.rank == 0:
+            if over or not stage.validate:
+                self.write_checkpoint(unlocked)
+            where = Position(at.stage + 1) if over else at
+            resume.save(self.out, where, self.begun.model, unlocked, optimizer, mean)
+
+    def write_checkpoint(self, unlocked: frozenset[str]) -> None:
+        begun, half = self.begun, self.config.half
+        checkpoint.save(
+            self.out, begun.model, begun.vocabulary, name=begun.name, half=half, unlocked=unlocked
+        )
+
+    def _losses(
+        self, stage: Stage, number: int, step: int, batch_size: int
+    ) -> dict[str, tuple[float, BatchLoss]]:
+        """What a step minimises: weight and loss, by name."""
+        losses: dict[str, tuple[float, BatchLoss]] = {}
+        if stage.contrastive_loss_weight:
+            contrastive = self._contrastive(stage, number, step, batch_size)
+            losses["contrastive"] = (stage.contrastive_loss_weight, contrastive)
+        if stage.caption_loss_weight:
+            captioning = self._captioning(stage, number, step, batch_size)
+            losses["captioning"] = (stage.caption_loss_weight, captioning)
+        if stage.question_loss_weight:
+            questions = self._questions(stage, number, step, batch_size)
+            losses["questions"] = (stage.question_loss_weight, questions)
+        if stage.reward_weight:
+            losses["reward"] = (stage.reward_weight, self._reinforced(stage, number, step))
+        return losses
+
+    def _contrastive(self, stage: Stage, number: int, step: int, batch_size: int) -> FeatureLoss:
+        draw = self.pairs.draw(batch_size, stage=number, step=step)
+        model, device = self.begun.model, self.ranks.device
+
+        def features(rows: range) -> tuple[Tensor, Tensor]:
+            rngs = self._chance(CONTRASTIVE, number, step, rows)
+            with self._autocast(stage):
+                image = model.image.project(self._pictures(draw.picture_ids, rows, rngs, memory=False))
+                return image, model.text.project(self.inputs.texts(draw.text_ids[rows.start : rows.stop]))
+
+        def loss(image_features: Tensor, text_features: Tensor) -> Tensor:
+            positives = torch.from_numpy(self.pairs.positives(draw)).to(device)
+            ignored = torch.from_numpy(self.pairs.ignored(draw)).to(device)
+            scale = model.scale(math.log(stage.scale_max))
+
+            def at(dim: int) -> Tensor:
+                images, texts = shortened(image_features, dim), shortened(text_features, dim)
+                if stage.loss == "sigmoid":
+                    assert model.logit_bias is not None
+                    return sigmoid_loss(images, texts, scale, model.logit_bias, positives, ignored=ignored)
+                return contrastive_loss(images, texts, scale, positives, ignored=ignored)
+
+            return torch.stack([at(dim) for dim in (*stage.short_dims, image_features.shape[1])]).mean()
+
+        return FeatureLoss(len(draw.picture_ids), features, loss)
+
+    def _captioning(self, stage: Stage, number: int, step: int, batch_size: int) -> RowLoss:
+        draw = self.pairs.draw_captions(batch_size, stage=number, step=step)
+        vocabulary = self.begun.vocabulary
         assert vocabulary is not None
         words = vocabulary.ids(draw.captions, start="<start>")
         words[:, 0] = torch.tensor([vocabulary.style_token_id(style) for style in draw.styles])
-        tokens = self.model.image.tokens(self.inputs.pictures(draw.picture_ids, rng, memory=True))
-        said = torch.zeros(len(words), dtype=torch.int64)
-        return self._said(words, said, tokens, label_smoothing=stage.label_smoothing)
+        begins = torch.zeros(len(words), dtype=torch.int64)
+        chance = (CAPTIONING, number, step)
+        return self._said(stage, draw.picture_ids, words, begins, chance, stage.label_smoothing)
 
-    def _questions(self, stage: Stage, number: int, step: int, rng: np.random.Generator) -> Tensor:
+    def _questions(self, stage: Stage, number: int, step: int, batch_size: int) -> RowLoss:
         """The answers must follow; of the questions nothing is asked."""
-        draw = self.pairs.draw_questions(stage.batch_size, stage=number, step=step)
-        vocabulary = self.vocabulary
-        assert vocabulary is not None
-        words, begins = vocabulary.question_ids(
+        draw = self.pairs.draw_questions(batch_size, stage=number, step=step)
+        assert self.begun.vocabulary is not None
+        words, begins = self.begun.vocabulary.question_ids(
             [q.text for q in draw.questions], [q.answer for q in draw.questions]
         )
-        tokens = self.model.image.tokens(self.inputs.pictures(draw.picture_ids, rng, memory=True))
-        return self._said(words, begins, tokens, label_smoothing=0.0)
+        return self._said(stage, draw.picture_ids, words, begins, (QUESTIONS, number, step), 0.0)
 
-    def _said(self, words: Tensor, begins: Tensor, tokens: Tensor, *, label_smoothing: float) -> Tensor:
-        """Loss of words [B, T] from those at `begins` [B] on, given image tokens."""
-        vocabulary, decoder = self.vocabulary, self.model.decoder
+    def _said(
+        self,
+        stage: Stage,
+        picture_ids: Ints,
+        words: Tensor,
+        begins: Tensor,
+        chance: tuple[int, int, int],
+        label_smoothing: float,
+    ) -> RowLoss:
+        """Loss of words [B, T] from those at `begins` [B] on, given the pictures."""
+        vocabulary, decoder = self.begun.vocabulary, self.begun.model.decoder
         assert vocabulary is not None and decoder is not None
-        states, following = [], []
-        for rows in (words != vocabulary.pad_token_id).sum(1).argsort().chunk(LENGTH_GROUPS):
-            short = words[rows, : int((words[rows] != vocabulary.pad_token_id).sum(1).max())]
-            where, next_ones = next_words(short, vocabulary.pad_token_id, begins[rows])
-            states.append(decoder.states(short, tokens[rows])[where])
-            following.append(next_ones)
-        logits = decoder.logits(torch.cat(states))
-        return captioning_loss(logits, torch.cat(following), label_smoothing=label_smoothing)
+        pad = vocabulary.pad_token_id
+        words, begins = words.to(self.ranks.device), begins.to(self.ranks.device)
+        count = int(next_words(words, pad, begins)[0].sum())
 
-    def _reinforced(self, stage: Stage, number: int, step: int, rng: np.random.Generator) -> Tensor:
-        vocabulary, decoder = self.vocabulary, self.model.decoder
-        assert vocabulary is not None and decoder is not None
+        def share_of_loss(part: range) -> Tensor:
+            rngs = self._chance(*chance, part)
+            mine, begin = words[part.start : part.stop], begins[part.start : part.stop]
+            with self._autocast(stage):
+                tokens = self.begun.model.image.tokens(self._pictures(picture_ids, part, rngs, memory=True))
+                states, following = [], []
+                for rows in (mine != pad).sum(1).argsort().chunk(LENGTH_GROUPS):
+                    short = mine[rows, : int((mine[rows] != pad).sum(1).max())]
+                    where, next_ones = next_words(short, pad, begin[rows])
+                    states.append(decoder.states(short, tokens[rows])[where])
+                    following.append(next_ones)
+                logits, right = decoder.logits(torch.cat(states)), torch.cat(following)
+                return captioning_loss(logits, right, label_smoothing=label_smoothing) * (len(right) / count)
+
+        return RowLoss(len(picture_ids), share_of_loss)
+
+    def _reinforced(self, stage: Stage, number: int, step: int) -> RowLoss:
+        """Each part's mean counts by its pictures: what is sampled, and so its words, is only known then."""
+        vocabulary, model = self.begun.vocabulary, self.begun.model
+        assert vocabulary is not None and model.decoder is not None
+        decoder, samples = model.decoder, stage.reward_samples
         draw = self.pairs.draw_captions(
             stage.reward_batch_size, stage=number, step=step, style=stage.reward_style
         )
-        was_training = self.model.training
-        self.model.eval()  # what is rewarded must be what was sampled: no dropout
-        tokens = self.model.image.tokens(self.inputs.pictures(draw.picture_ids, rng, memory=True))
-        words = sample_words(
-            decoder,
-            tokens,
-            samples=stage.reward_samples,
-            start=vocabulary.style_token_id(stage.reward_style),
-            end=vocabulary.end_token_id,
-            pad=vocabulary.pad_token_id,
-            length=vocabulary.context_length,
-            never=vocabulary.start_token_ids,
-        )
-        captions = [vocabulary.decode(row) for row in words.tolist()]
-        pictures = np.repeat(draw.picture_ids, stage.reward_samples).tolist()
-        rewards = torch.tensor([self.reward(i, said) for i, said in zip(pictures, captions, strict=True)])
-        logits = decoder(words, tokens.repeat_interleave(stage.reward_samples, 0))
-        self.model.train(was_training)
-        return reinforced_loss(
-            logits, words, rewards.view(-1, stage.reward_samples), pad=vocabulary.pad_token_id
-        )
+
+        def share_of_loss(part: range) -> Tensor:
+            rngs = self._chance(REWARD, number, step, part)
+            was_training = model.training
+            model.eval()  # what is rewarded must be what was sampled: no dropout
+            with self._autocast(stage):
+                tokens = model.image.tokens(self._pictures(draw.picture_ids, part, rngs, memory=True))
+                words = sample_words(
+                    decoder,
+                    tokens,
+                    samples=samples,
+                    start=vocabulary.style_token_id(stage.reward_style),
+                    end=vocabulary.end_token_id,
+                    pad=vocabulary.pad_token_id,
+                    length=vocabulary.context_length,
+                    never=vocabulary.start_token_ids,
+                )
+                captions = [vocabulary.decode(row) for row in words.tolist()]
+                pictures = np.repeat(draw.picture_ids[part.start : part.stop], samples).tolist()
+                rewards = [self.reward(i, said) for i, said in zip(pictures, captions, strict=True)]
+                logits = decoder(words, tokens.repeat_interleave(samples, 0))
+                model.train(was_training)
+                by_picture = torch.tensor(rewards, device=self.ranks.device).view(-1, samples)
+                loss = reinforced_loss(logits, words, by_picture, pad=vocabulary.pad_token_id)
+                return loss * (len(part) / len(draw.picture_ids))
+
+        return RowLoss(len(draw.picture_ids), share_of_loss)
 
     @cached_property
     def reward(self) -> CiderReward:
@@ -348,14 +430,71 @@ class _Run:
         (style,) = styles
         return CiderReward(self.pairs.sentences(style))
 
+    def _pictures(self, picture_ids: Ints, rows: range, rngs: Rngs, *, memory: bool) -> TrunkOutput:
+        return self.inputs.pictures(picture_ids[rows.start : rows.stop], rngs, memory=memory)
 
-def _vocabulary(model: TextMultiModalModel, pairs: Pairs, out: Path) -> BytePair | None:
+    def _chance(self, stream: int, number: int, step: int, rows: range) -> Rngs:
+        """What is random in these rows: dropout by their first, augmentation row by row."""
+        seed = self.config.seed
+        torch.manual_seed(hash((seed, stream, number, step, rows.start)))
+        if not self.chance:
+            return None
+        return [np.random.default_rng([seed, 5, stream, number, step, row]) for row in rows]
+
+    def _autocast(self, stage: Stage) -> torch.autocast:
+        return torch.autocast(self.ranks.device.type, torch.bfloat16, enabled=stage.bfloat16)
+
+
+def _check_numbers(values: dict[str, float], stage: Stage, at: Position) -> None:
+    for name, value in values.items():
+        if not math.isfinite(value):
+            what = "gradient" if name == "gradient" else f"loss ({name})"
+            raise FloatingPointError(f"stage {stage.name}, step {at.step}: the {what} is {value}")
+
+
+def _begin(config: TrainConfig, pairs: Pairs, trunks: Path, out: Path) -> _Begun:
+    """The model, random or as `config.start` has it, and what reads words for it."""
+    if config.start:
+        loaded = checkpoint.load(config.start, trunks)
+        if not isinstance(loaded.model, TextMultiModalModel) or isinstance(loaded.captioner, ClipTokenizer):
+            raise ValueError(
+                f"{config.start} cannot be trained here: start from a model that `textmm train` made"
+            )
+        model, words, name = loaded.model, loaded.captioner, loaded.model_id.rpartition("-")[0]
+        if _sigmoid(config) and model.logit_bias is None:
+            model = _with_bias(model)
+        words = words or _vocabulary(model.config, pairs, out)
+        return _Begun(model, name, words, loaded.tokenizer, loaded.unlocked, fresh_heads=False)
+    architecture = named_model(config.model)
+    if _sigmoid(config) and architecture.init_logit_bias is None:
+        architecture = replace(architecture, init_logit_bias=SIGMOID_BIAS)
+    model = checkpoint.build(architecture, trunks)
+    words = _vocabulary(architecture, pairs, out)
+    if trunks_of(architecture):
+        tokenizer: Tokenizer = load_tokenizer(architecture.text_cfg, trunks)
+        return _Begun(model, config.model, words, tokenizer, frozenset(), fresh_heads=not resume.saved(out))
+    assert words is not None
+    tokenizer = BytePair(words.vocabulary, context_length=architecture.text_cfg.context_length)
+    return _Begun(model, config.model, words, tokenizer, frozenset(), fresh_heads=False)
+
+
+def _sigmoid(config: TrainConfig) -> bool:
+    return any(stage.loss == "sigmoid" and stage.contrastive_loss_weight for stage in config.stages)
+
+
+def _with_bias(model: TextMultiModalModel) -> TextMultiModalModel:
+    wider = TextMultiModalModel(replace(model.config, init_logit_bias=SIGMOID_BIAS))
+    wider.load_state_dict(model.state_dict(), strict=False)
+    return wider
+
+
+def _vocabulary(architecture: ModelConfig, pairs: Pairs, out: Path) -> BytePair | None:
     """The decoder's words; a run that goes on keeps those it began with."""
-    decoder = model.config.multimodal_cfg
+    decoder = architecture.multimodal_cfg
     if decoder is None:
         return None
     written = out / "vocabulary.json"
-    if (out / "training.pt").exists() and written.exists():
+    if resume.saved(out) and written.exists():
         return BytePair(written.read_text(), context_length=decoder.context_length)
     return BytePair.train(
         pairs.caption_texts(),
@@ -365,105 +504,57 @@ def _vocabulary(model: TextMultiModalModel, pairs: Pairs, out: Path) -> BytePair
     )
 
 
-def _trunks_digest(architecture: ModelConfig) -> str:
-    """Names the folder of cached features by the towers that made them."""
-    said = f"{architecture.vision_cfg} {architecture.text_cfg}"
-    return hashlib.sha256(said.encode()).hexdigest()[:12]
-
-
-def _fill_cache(
-    cache: Path, model: TextMultiModalModel, pairs: Pairs, tokenizer: Tokenizer
-) -> Iterator[Progress]:
-    if isinstance(model.image, CNN):
-        model.image.features.to(torch.bfloat16).to(memory_format=torch.channels_last)
-    for what, done, of in trunk_cache.fill(cache, model.eval(), pairs, tokenizer):
-        yield Progress(what, done, of)
-
-
-def _fit_heads(model: TextMultiModalModel, inputs: CachedInputs, seed: int) -> None:
-    """Mean and deviation of the features that the heads standardise."""
-    images, texts = inputs.sample(np.random.default_rng([seed, 6]), 20_000)
-    if isinstance(model.image, CNN):
-        model.image.projection.fit(images)
-    if isinstance(model.text, PretrainedText):
-        model.text.projection.fit(texts)
-
-
-def _optimizer(model: TextMultiModalModel, stage: Stage, *, locked: bool) -> torch.optim.Optimizer:
-    """AdamW over what the stage trains; gains, biases and the temperature do not decay."""
-    for name, parameter in model.named_parameters():
-        pretrained = locked and name.startswith(checkpoint.LOCKED)
-        parameter.requires_grad = not pretrained and name.startswith(stage.trains)
-    learning = [p for p in model.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in learning if p.ndim > 1], "weight_decay": stage.weight_decay},
-        {"params": [p for p in learning if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=stage.learning_rate, betas=(0.9, 0.98), eps=1e-6)
-
-
-def _learning_rate(stage: Stage, step: int) -> float:
-    """Linear warm-up, then a cosine to zero."""
-    if step < stage.warmup_steps:
-        return stage.learning_rate * (step + 1) / stage.warmup_steps
-    along = (step - stage.warmup_steps) / max(1, stage.steps - stage.warmup_steps)
-    return stage.learning_rate * 0.5 * (1 + math.cos(math.pi * along))
-
-
-def _save(
-    out: Path,
-    config: TrainConfig,
-    run: _Run,
-    optimizer: torch.optim.Optimizer,
-    mean: MeanWeights,
-    at: tuple[int, int],
-) -> None:
-    name = config.model
-    checkpoint.save(out, run.model, run.vocabulary, name=name, half=config.half)
-    trained = {k: v for k, v in run.model.state_dict().items() if not k.startswith(checkpoint.LOCKED)}
-    state: dict[str, object] = {
-        "stage": at[0],
-        "step": at[1],
-        "model": trained,
-        "optimizer": optimizer.state_dict(),
-        "mean": mean.state(),
+def _read_watched(config: TrainConfig, data: Path, out: Path) -> dict[int, Pairs]:
+    """Validation pairs by the number of the stage."""
+    return {
+        number: validation.read_pairs(
+            stage.validate, stage, data=data, drawings=out / "cache", seed=config.seed
+        )
+        for number, stage in enumerate(config.stages)
+        if stage.validate
     }
-    checkpoint.save_training(out / "training.pt", state)
 
 
-def _resume(out: Path, model: TextMultiModalModel) -> tuple[int, int, dict[str, Any] | None]:
-    """(stage, step, state of optimiser and mean) to go on from; the start when nothing was saved."""
-    path = out / "training.pt"
-    if not path.exists():
-        return 0, 0, None
-    state = checkpoint.load_training(path)
-    model.load_state_dict(state["model"], strict=False)  # type: ignore[arg-type]
-    stage, step = int(state["stage"]), int(state["step"])  # type: ignore[call-overload]
-    return stage, step, state if step else None
+def _cache(begun: _Begun, out: Path) -> Path:
+    """The folder of cached features, named by the towers that made them."""
+    architecture = begun.model.config
+    said = f"{architecture.vision_cfg} {architecture.text_cfg}"
+    return out / "cache" / hashlib.sha256(said.encode()).hexdigest()[:12]
 
 
-def _forget_log(path: Path, done: Sequence[Stage], step: int) -> None:
-    """Drop the rows of steps that are done again: those after the last save."""
-    if not path.exists():
-        return
-    with path.open(newline="") as file:
-        head, *rows = csv.reader(file)
-    names = {stage.name for stage in done}
-    kept = [row for row in rows if row[0] in names or int(row[1]) <= step]
+def _fill_caches(config: TrainConfig, begun: _Begun, sets: list[Pairs], out: Path) -> Iterator[Progress]:
+    """Features of the trunks that some stage finds as published; those of the others are made in its steps."""
+    numbers = range(len(config.stages))
+    model = begun.model.eval()
+    if isinstance(model.image, CNN) and not all(begun.is_live(config, n, IMAGE) for n in numbers):
+        whole = model.image.features  # the weights may yet learn: a copy of them is made small and quick
+        model.image.features = copy.deepcopy(whole).to(torch.bfloat16).to(memory_format=torch.channels_last)
+        for pairs in sets:
+            for what, done, of in trunk_cache.fill_pictures(_cache(begun, out), model, pairs):
+                yield Progress(what, done, of)
+        model.image.features = whole
+    if not all(begun.is_live(config, n, TEXT) for n in numbers):
+        for pairs in sets:
+            for what, done, of in trunk_cache.fill_texts(_cache(begun, out), model, pairs, begun.tokenizer):
+                yield Progress(what, done, of)
 
-    def write(partial: Path) -> None:
-        with partial.open("w", newline="") as file:
-            csv.writer(file).writerows([head, *kept])
 
-    checkpoint.write_atomically(path, write)
+def _inputs(
+    config: TrainConfig, number: int, begun: _Begun, pairs: Pairs, out: Path, ranks: Ranks
+) -> TrunkInputs:
+    """Where a stage gets trunk outputs from: kept on disk while the trunk is as published, else made."""
+    live, cached = LiveInputs(begun.model, pairs, begun.tokenizer), CachedInputs(_cache(begun, out), pairs)
+    images = live if begun.is_live(config, number, IMAGE) else cached
+    words = live if begun.is_live(config, number, TEXT) else cached
+    return MixedInputs(images, words, ranks.device)
 
 
-def _log(path: Path, stage: str, step: int, losses: dict[str, float]) -> None:
-    new = not path.exists()
-    with path.open("a", newline="") as file:
-        rows = csv.writer(file)
-        if new:
-            rows.writerow(["stage", "step", "loss", "value"])
-        rows.writerows([stage, step, name, f"{value:.5f}"] for name, value in losses.items())
-        file.flush()
-        os.fsync(file.fileno())
+def _fit_heads(begun: _Begun, pairs: Pairs, config: TrainConfig, out: Path) -> None:
+    """Mean and deviation of the features that the heads standardise."""
+    inputs = _inputs(config, 0, begun, pairs, out, Ranks(device=trunk_cache.device_of(begun.model)))
+    count = 2_000 if isinstance(inputs, MixedInputs) and isinstance(inputs.images, LiveInputs) else 20_000
+    images, texts = trunk_cache.sample(inputs, pairs, np.random.default_rng([config.seed, 6]), count)
+    if isinstance(begun.model.image, CNN):
+        begun.model.image.projection.fit(images)
+    if isinstance(begun.model.text, PretrainedText):
+        begun.model.text.projection.fit(texts)

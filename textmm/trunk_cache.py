@@ -10,6 +10,9 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import repeat
 from pathlib import Path
 from typing import Protocol
 
@@ -28,64 +31,108 @@ MEMORY_VIEWS = 2
 """Views whose tokens are kept for the decoder: the picture and its mirror."""
 CHUNK = 8
 TEXT_CHUNK = 64
+DECODED_BYTES = 256_000_000
+"""Memory for decoded pictures where trunks run in the step."""
+Rngs = Sequence[np.random.Generator] | None
+"""A generator for each picture of a batch, so that its view does not depend on who encodes it; None: no chance."""
 
 
 class TrunkInputs(Protocol):
     """Trunk outputs of the pictures and texts of a batch."""
 
-    def pictures(self, ids: Ints, rng: np.random.Generator, *, memory: bool) -> TrunkOutput:
-        """A random view of each picture. Without `memory` the tokens may be missing."""
+    def pictures(self, ids: Ints, rngs: Rngs, *, memory: bool) -> TrunkOutput:
+        """A random view of each picture, the whole one without `rngs`. Without `memory` tokens may be missing."""
 
     def texts(self, ids: Ints) -> TrunkOutput: ...
 
 
 class LiveInputs:
-    """The trunks run in the step, so that they learn too; pictures are augmented afresh."""
+    """The trunks run in the step, so that they learn too; pictures are augmented afresh.
 
-    def __init__(self, model: TextMultiModalModel, pairs: Pairs, tokenizer: Tokenizer) -> None:
+    Bytes are read when they are needed; of decoded pictures those last used are kept, `decoded_bytes` at most.
+    """
+
+    def __init__(
+        self,
+        model: TextMultiModalModel,
+        pairs: Pairs,
+        tokenizer: Tokenizer,
+        *,
+        decoded_bytes: int = DECODED_BYTES,
+    ) -> None:
         self._model, self._pairs, self._tokenizer = model, pairs, tokenizer
         self._decoded: dict[int, Image.Image] = {}
+        self._left = decoded_bytes
 
-    def pictures(self, ids: Ints, rng: np.random.Generator, *, memory: bool) -> TrunkOutput:
+    def pictures(self, ids: Ints, rngs: Rngs, *, memory: bool) -> TrunkOutput:
         config = self._model.config.vision_cfg
-        images = [augment(self._picture(int(i)), config, rng) for i in ids]
-        out: TrunkOutput = self._model.image.trunk(to_tensor(images, config))
+        images = [
+            fit(self._picture(int(i)), config) if rng is None else augment(self._picture(int(i)), config, rng)
+            for i, rng in zip(ids, rngs or repeat(None, len(ids)), strict=True)
+        ]
+        out: TrunkOutput = self._model.image.trunk(to_tensor(images, config).to(device_of(self._model)))
         return out
 
     def texts(self, ids: Ints) -> TrunkOutput:
-        out: TrunkOutput = self._model.text.trunk(self._tokenizer([self._pairs.texts[int(i)] for i in ids]))
+        tokens = self._tokenizer([self._pairs.texts[int(i)] for i in ids])
+        device = device_of(self._model)
+        out: TrunkOutput = self._model.text.trunk(tuple(t.to(device) for t in tokens))
         return out
 
     def _picture(self, i: int) -> Image.Image:
-        if len(self._decoded) > 5000:
-            self._decoded.clear()
-        if i not in self._decoded:
-            self._decoded[i] = self._pairs.picture(i)
-        return self._decoded[i]
+        image = self._decoded.pop(i, None)
+        if image is None:
+            image = self._pairs.picture(i)
+            self._left -= _decoded_size(image)
+        self._decoded[i] = image  # the last in the order
+        while self._left < 0 and self._decoded:
+            self._left += _decoded_size(self._decoded.pop(next(iter(self._decoded))))
+        return image
 
 
 class CachedInputs:
     """Locked trunks: their outputs for every text and every view of every picture, as float16 files."""
 
     def __init__(self, folder: Path, pairs: Pairs) -> None:
-        """Open what `fill` wrote."""
-        self._pooled = [
-            np.load(_path(folder, pairs, i, "pooled"), mmap_mode="r") for i in range(len(pairs.ranges))
-        ]
-        self._memory: list[NDArray[np.float16] | None] = []
-        for i, source in enumerate(pairs.sources):
-            there = source.caption_share > 0
-            self._memory.append(np.load(_path(folder, pairs, i, "memory"), mmap_mode="r") if there else None)
-        with np.load(_text_path(folder, pairs)) as texts:
-            self._texts, self._present = texts["pooled"], texts["present"]
+        """Over what `fill` wrote, which is mapped, not read."""
+        self._folder, self._pairs = folder, pairs
         self._starts = np.array([span.start for span in pairs.ranges])
 
-    def pictures(self, ids: Ints, rng: np.random.Generator, *, memory: bool) -> TrunkOutput:
+    @cached_property
+    def _pooled(self) -> list[NDArray[np.float16]]:
+        return [self._open(i, "pooled") for i in range(len(self._pairs.ranges))]
+
+    @cached_property
+    def _memory(self) -> list[NDArray[np.float16] | None]:
+        sources = enumerate(self._pairs.sources)
+        return [self._open(i, "memory") if source.caption_share > 0 else None for i, source in sources]
+
+    @cached_property
+    def _texts(self) -> NDArray[np.float16]:
+        texts: NDArray[np.float16] = np.load(_text_path(self._folder, self._pairs, "pooled"), mmap_mode="r")
+        return texts
+
+    @cached_property
+    def _present(self) -> NDArray[np.bool_]:
+        present: NDArray[np.bool_] = np.load(_text_path(self._folder, self._pairs, "present"))
+        return present
+
+    def _open(self, which: int, kind: str) -> NDArray[np.float16]:
+        array: NDArray[np.float16] = np.load(_path(self._folder, self._pairs, which, kind), mmap_mode="r")
+        return array
+
+    def pictures(self, ids: Ints, rngs: Rngs, *, memory: bool) -> TrunkOutput:
         source = np.searchsorted(self._starts, ids, side="right") - 1
+        at = zip(
+            source.tolist(),
+            (ids - self._starts[source]).tolist(),
+            rngs or repeat(None, len(ids)),
+            strict=True,
+        )
         pooled, tokens = [], []
-        for s, i in zip(source.tolist(), (ids - self._starts[source]).tolist(), strict=True):
+        for s, i, rng in at:
             views = self._pooled[s][i]
-            view = int(rng.integers(MEMORY_VIEWS if memory else len(views)))
+            view = 0 if rng is None else int(rng.integers(MEMORY_VIEWS if memory else len(views)))
             pooled.append(views[view])
             kept = self._memory[s]
             if memory and kept is not None:
@@ -98,27 +145,69 @@ class CachedInputs:
         x = torch.from_numpy(self._texts[ids]).float()
         return TrunkOutput(x, x.new_zeros(len(x), 1, 1), torch.from_numpy(self._present[ids]))
 
-    def sample(self, rng: np.random.Generator, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Pooled features of pictures (by the size of the sources) and of texts, to standardise by."""
-        rows = np.concatenate([p[:, 0] for p in self._pooled])
-        both = self._texts[self._present.all(1)]
-        pick = [x[rng.choice(len(x), min(count, len(x)), replace=False)] for x in (rows, both)]
-        return torch.from_numpy(pick[0]).float(), torch.from_numpy(pick[1]).float()
+
+@dataclass(frozen=True)
+class MixedInputs:
+    """Pictures from one, texts from another, both on `device`."""
+
+    images: TrunkInputs
+    words: TrunkInputs
+    device: torch.device
+
+    def pictures(self, ids: Ints, rngs: Rngs, *, memory: bool) -> TrunkOutput:
+        return TrunkOutput(*(x.to(self.device) for x in self.images.pictures(ids, rngs, memory=memory)))
+
+    def texts(self, ids: Ints) -> TrunkOutput:
+        return TrunkOutput(*(x.to(self.device) for x in self.words.texts(ids)))
 
 
-def fill(
-    folder: Path, model: TextMultiModalModel, pairs: Pairs, tokenizer: Tokenizer
-) -> Iterator[tuple[str, int, int]]:
-    """Run locked trunks over all pictures and texts; yields (what, done, of). A source done before is
-    skipped.
+def sample(
+    inputs: TrunkInputs, pairs: Pairs, rng: np.random.Generator, count: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Pooled features of `count` pictures, whole, and of the texts among `count` that all trunks read, to
+    standardise by.
     """
+    picture_ids, text_ids = (
+        np.sort(rng.choice(n, min(count, n), replace=False)) for n in (len(pairs.items), len(pairs.texts))
+    )
+    parts = [np.array_split(ids, -(-len(ids) // TEXT_CHUNK)) for ids in (picture_ids, text_ids)]
+    with torch.no_grad():
+        pooled = torch.cat([inputs.pictures(ids, None, memory=False).pooled for ids in parts[0]])
+        texts = [inputs.texts(ids) for ids in parts[1]]
+    read = torch.cat([t.present.all(1) for t in texts])
+    said = torch.cat([t.pooled for t in texts])
+    return pooled.float(), (said[read] if bool(read.any()) else said).float()
+
+
+def fill_pictures(folder: Path, model: TextMultiModalModel, pairs: Pairs) -> Iterator[tuple[str, int, int]]:
+    """Run a locked image trunk over all pictures; yields (what, done, of). A source done before is skipped."""
     folder.mkdir(parents=True, exist_ok=True)
-    with ThreadPoolExecutor(2, "trunk", initializer=torch.set_num_threads, initargs=(1,)) as workers:
+    with _workers() as workers:
         for i in range(len(pairs.ranges)):
             if not _path(folder, pairs, i, "pooled").exists():
                 yield from _fill_pictures(folder, model, pairs, i, workers)
-        if not _text_path(folder, pairs).exists():
+
+
+def fill_texts(
+    folder: Path, model: TextMultiModalModel, pairs: Pairs, tokenizer: Tokenizer
+) -> Iterator[tuple[str, int, int]]:
+    """Run locked text trunks over all texts, unless that was done before."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if not _text_path(folder, pairs, "present").exists():
+        with _workers() as workers:
             yield from _fill_texts(folder, model, pairs, tokenizer, workers)
+
+
+def device_of(model: TextMultiModalModel) -> torch.device:
+    return model.logit_scale.device
+
+
+def _workers() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(2, "trunk", initializer=torch.set_num_threads, initargs=(1,))
+
+
+def _decoded_size(image: Image.Image) -> int:
+    return image.width * image.height * len(image.getbands())
 
 
 def _fill_pictures(
@@ -142,13 +231,16 @@ def _fill_pictures(
     def encode(at: range) -> None:
         views = [v for i in at for v in _views(pairs, span[i], source.views, model)]
         with torch.inference_mode():
-            parts = [model.image.trunk(to_tensor(c, model.config.vision_cfg)) for c in _chunks(views, CHUNK)]
+            pixels = [
+                to_tensor(c, model.config.vision_cfg).to(device_of(model)) for c in _chunks(views, CHUNK)
+            ]
+            parts = [model.image.trunk(p) for p in pixels]
         pooled = torch.cat([p.pooled for p in parts]).view(len(at), source.views, -1)
-        out["pooled"][at.start : at.stop] = pooled.half().numpy()
+        out["pooled"][at.start : at.stop] = pooled.half().cpu().numpy()
         if keep_memory:
             memory = torch.cat([p.memory for p in parts])
             memory = memory.view(len(at), source.views, *memory.shape[1:])[:, :MEMORY_VIEWS]
-            out["memory"][at.start : at.stop] = memory.half().numpy()
+            out["memory"][at.start : at.stop] = memory.half().cpu().numpy()
 
     rows = [range(i, min(i + CHUNK, len(span))) for i in range(0, len(span), CHUNK)]
     for done, _ in enumerate(workers.map(encode, rows), start=1):
@@ -166,22 +258,27 @@ def _fill_texts(
 
     def encode(at: Sequence[int]) -> TrunkOutput:
         with torch.inference_mode():
-            out: TrunkOutput = model.text.trunk(tokenizer([pairs.texts[i] for i in at]))
+            tokens = tokenizer([pairs.texts[i] for i in at])
+            out: TrunkOutput = model.text.trunk(tuple(t.to(device_of(model)) for t in tokens))
             return out
 
+    paths = {kind: _text_path(folder, pairs, kind) for kind in ("pooled", "present")}
+    partial = {kind: path.with_suffix(".partial") for kind, path in paths.items()}
     pooled: NDArray[np.float16] | None = None
     present: NDArray[np.bool_] | None = None
     for done, (at, out) in enumerate(zip(chunks, workers.map(encode, chunks), strict=True), start=1):
         if pooled is None or present is None:
-            pooled = np.zeros((len(order), out.pooled.shape[1]), dtype=np.float16)
+            shape = (len(order), out.pooled.shape[1])
+            pooled = np.lib.format.open_memmap(partial["pooled"], "w+", dtype=np.float16, shape=shape)
             present = np.zeros((len(order), out.present.shape[1]), dtype=bool)
-        pooled[at], present[at] = out.pooled.half().numpy(), out.present.numpy()
+        pooled[at], present[at] = out.pooled.half().cpu().numpy(), out.present.cpu().numpy()
         yield "texts", min(done * TEXT_CHUNK, len(order)), len(order)
-    path = _text_path(folder, pairs)
-    partial = path.with_suffix(".partial.npz")
-    assert pooled is not None and present is not None
-    np.savez(partial, pooled=pooled, present=present)
-    partial.replace(path)
+    assert isinstance(pooled, np.memmap) and present is not None
+    pooled.flush()
+    with partial["present"].open("wb") as file:
+        np.save(file, present)
+    for kind, path in paths.items():  # `present` last: it says that both are there
+        partial[kind].replace(path)
 
 
 def _views(pairs: Pairs, i: int, count: int, model: TextMultiModalModel) -> list[Image.Image]:
@@ -203,6 +300,6 @@ def _path(folder: Path, pairs: Pairs, which: int, kind: str) -> Path:
     return folder / f"{hashlib.sha256(said.encode()).hexdigest()[:16]}.{kind}.npy"
 
 
-def _text_path(folder: Path, pairs: Pairs) -> Path:
+def _text_path(folder: Path, pairs: Pairs, kind: str) -> Path:
     said = json.dumps(pairs.texts, ensure_ascii=False)
-    return folder / f"{hashlib.sha256(said.encode()).hexdigest()[:16]}.texts.npz"
+    return folder / f"{hashlib.sha256(said.encode()).hexdigest()[:16]}.texts.{kind}.npy"

@@ -24,7 +24,7 @@ COMMANDS = {
     "snapshot": "search.cli.durability:snapshot",
     "restore": "search.cli.durability:restore",
     "models": "search.cli.models:models",
-    "train": "search.cli.models:train",
+    "train": "search.cli.train:train",
     "evaluate": "search.cli.evaluate:evaluate",
 }
 """Name -> module:object; the files that they lie in."""

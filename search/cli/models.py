@@ -1,4 +1,4 @@
-"""textmm models, textmm train."""
+"""textmm models."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from search.cli.context import command_options, on_terminal
+from search.cli.context import command_options
 
 if TYPE_CHECKING:
     from search.config import Config
@@ -78,51 +78,3 @@ def export_model(name: str, folder: Path, config: Config) -> None:
     loaded = checkpoint.load(name, config.trunks) if published is None else open_clip_models.load(published)
     open_clip_models.export(loaded, folder)
     click.echo(f"{loaded.model_id}: in {folder}")
-
-
-@click.command()
-@click.argument("recipe", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option(
-    "--sources",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    default=".",
-    show_default=True,
-    help="Folder below which the recipe's sources lie.",
-)
-@click.option(
-    "--out",
-    type=click.Path(file_okay=False, path_type=Path),
-    required=True,
-    help="Folder of the checkpoint; run again, it goes on from there.",
-)
-@command_options
-def train(recipe: Path, sources: Path, out: Path, config: Config) -> None:
-    """Train the model of RECIPE (a TOML file) and write checkpoint and training.csv to --out."""
-    from tqdm import tqdm
-
-    from textmm import pretrained
-    from textmm.config import named_model
-    from textmm.train import TrainConfig
-    from textmm.train import train as run
-
-    settings = TrainConfig.read(recipe)
-    for trunk in pretrained.trunks_of(named_model(settings.model)):
-        pretrained.fetch(trunk, config.trunks)
-    bar: tqdm[None] | None = None
-    what = ""
-    for progress in run(settings, data=sources, trunks=config.trunks, out=out):
-        if bar is None or what != progress.what:
-            if bar is not None:
-                bar.close()
-            what = progress.what
-            bar = tqdm(total=progress.of, desc=progress.what, disable=not on_terminal())
-        bar.n = progress.done
-        bar.set_postfix({k: f"{v:.3f}" for k, v in progress.losses.items()})
-        if not on_terminal() and (progress.losses or progress.done == progress.of):
-            losses = ", ".join(f"{k} {v:.4f}" for k, v in progress.losses.items())
-            click.echo(
-                f"{progress.what}: {progress.done}/{progress.of} {losses} {progress.samples_per_s:.0f}/s"
-            )
-    if bar is not None:
-        bar.close()
-    click.echo(f"checkpoint in {out}")
