@@ -9,9 +9,11 @@ from torch import Tensor
 
 from tests.drawn import SHAPES, draw
 from textmm import checkpoint
-from textmm.config import DecoderConfig
+from textmm.coca import CoCaDecoder
+from textmm.config import DecoderConfig, TextConfig
 from textmm.fusion import TextDecoder
 from textmm.generate import Decoding, decode, score, uniform_draws
+from textmm.text import ClassTokenText
 from textmm.transforms import to_tensor
 
 VOCAB, IMAGE_WIDTH, LENGTH = 14, 6, 9
@@ -26,6 +28,18 @@ def opinionated(seed: int = 3) -> TextDecoder:
     config = DecoderConfig(width=16, layers=2, heads=2, vocab_size=VOCAB, context_length=LENGTH)
     decoder = TextDecoder(config, IMAGE_WIDTH).eval()
     for parameter in decoder.parameters():
+        if parameter.ndim > 1:
+            torch.nn.init.normal_(parameter, std=0.45)
+    return decoder
+
+
+def like_coca(seed: int) -> CoCaDecoder:
+    torch.manual_seed(seed)
+    text = TextConfig(width=16, layers=2, heads=2, vocab_size=VOCAB, context_length=LENGTH, embed_cls=True)
+    config = DecoderConfig(kind="coca", width=16, layers=2, heads=2, vocab_size=VOCAB, context_length=LENGTH)
+    tower = ClassTokenText(text, 8)
+    decoder = CoCaDecoder(config, tower).eval()
+    for parameter in (*tower.eval().parameters(), *decoder.parameters()):
         if parameter.ndim > 1:
             torch.nn.init.normal_(parameter, std=0.45)
     return decoder
@@ -50,7 +64,7 @@ class Plain:
     """The same search without a cache, a batch, an early stop or tensors: the whole beginning anew for each word."""
 
     def __init__(
-        self, decoder: TextDecoder, image: Tensor, decoding: Decoding, prompt: Sequence[int]
+        self, decoder: TextDecoder | CoCaDecoder, image: Tensor, decoding: Decoding, prompt: Sequence[int]
     ) -> None:
         self._decoder, self._image, self._how, self._prompt = decoder, image, decoding, list(prompt)
         self._most = min(decoding.max_length, decoder.context_length) - len(prompt)
@@ -124,7 +138,7 @@ class Plain:
 
 
 def plainly(
-    decoder: TextDecoder,
+    decoder: TextDecoder | CoCaDecoder,
     images: Tensor,
     decoding: Decoding,
     prompts: Sequence[Sequence[int]] | None = None,
@@ -181,6 +195,18 @@ def test_every_way_continues_prompts_of_several_lengths_as_it_does_without_a_cac
     expected = plainly(decoder, image_tokens, decoding, PROMPTS)
 
     assert decode(decoder, image_tokens, decoding, prompts=PROMPTS) == expected
+
+
+@pytest.mark.parametrize("way", ["greedy", "few words again", "drawn"])
+def test_cocas_decoder_says_with_a_cache_what_it_says_without(way: str) -> None:
+    decoder, images = (
+        like_coca(5),
+        2 * torch.randn(PICTURES, 4, 16, generator=torch.Generator().manual_seed(6)),
+    )
+    expected = plainly(decoder, images, WAYS[way], PROMPTS)
+
+    assert decode(decoder, images, WAYS[way], prompts=PROMPTS) == expected
+    assert len({len(words) for words in expected}) >= 3
 
 
 def test_each_rule_makes_a_difference(decoder: TextDecoder, image_tokens: Tensor) -> None:
