@@ -326,7 +326,7 @@ def test_answers_are_scored_as_without_a_cache_word_by_word(
         expected = []
         for answer in of_one:
             with torch.inference_mode():
-                log_p = decoder(torch.tensor([prompt + answer]), image[None])[0].log_softmax(-1)
+                log_p = decoder(torch.tensor([prompt + answer[:-1]]), image[None])[0].log_softmax(-1)
             places = range(len(prompt) - 1, len(prompt) + len(answer) - 1)
             expected.append(float(sum(log_p[t, word] for t, word in zip(places, answer, strict=True))))
         assert got == pytest.approx(expected, abs=1e-4)
@@ -385,7 +385,7 @@ def test_a_prompt_that_leaves_no_room_is_refused(
     [
         ([[[4]]], "1 pictures need as many lists of answers, got 2"),
         ([[[4], []]], "an answer has no words: give it the end token at least"),
-        ([[[4] * LENGTH]], "a prompt of 1 words and an answer of 9 are more than the decoder's 9"),
+        ([[[4] * 10]], "a prompt of 1 words and an answer of 10 are more than the decoder's 9"),
     ],
 )
 def test_an_answer_that_cannot_be_scored_is_refused(
