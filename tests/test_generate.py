@@ -9,9 +9,11 @@ from torch import Tensor
 
 from tests.drawn import SHAPES, draw
 from textmm import checkpoint
-from textmm.config import DecoderConfig
+from textmm.coca import CoCaDecoder
+from textmm.config import DecoderConfig, TextConfig
 from textmm.fusion import TextDecoder
 from textmm.generate import Decoding, decode, score, uniform_draws
+from textmm.text import ClassTokenText
 from textmm.transforms import to_tensor
 
 VOCAB, IMAGE_WIDTH, LENGTH = 14, 6, 9
@@ -26,6 +28,18 @@ def opinionated(seed: int = 3) -> TextDecoder:
     config = DecoderConfig(width=16, layers=2, heads=2, vocab_size=VOCAB, context_length=LENGTH)
     decoder = TextDecoder(config, IMAGE_WIDTH).eval()
     for parameter in decoder.parameters():
+        if parameter.ndim > 1:
+            torch.nn.init.normal_(parameter, std=0.45)
+    return decoder
+
+
+def like_coca(seed: int) -> CoCaDecoder:
+    torch.manual_seed(seed)
+    text = TextConfig(width=16, layers=2, heads=2, vocab_size=VOCAB, context_length=LENGTH, embed_cls=True)
+    config = DecoderConfig(kind="coca", width=16, layers=2, heads=2, vocab_size=VOCAB, context_length=LENGTH)
+    tower = ClassTokenText(text, 8)
+    decoder = CoCaDecoder(config, tower).eval()
+    for parameter in (*tower.eval().parameters(), *decoder.parameters()):
         if parameter.ndim > 1:
             torch.nn.init.normal_(parameter, std=0.45)
     return decoder
@@ -50,7 +64,7 @@ class Plain:
     """The same search without a cache, a batch, an early stop or tensors: the whole beginning anew for each word."""
 
     def __init__(
-        self, decoder: TextDecoder, image: Tensor, decoding: Decoding, prompt: Sequence[int]
+        self, decoder: TextDecoder | CoCaDecoder, image: Tensor, decoding: Decoding, prompt: Sequence[int]
     ) -> None:
         self._decoder, self._image, self._how, self._prompt = decoder, image, decoding, list(prompt)
         self._most = min(decoding.max_length, decoder.context_length) - len(prompt)
@@ -124,7 +138,7 @@ class Plain:
 
 
 def plainly(
-    decoder: TextDecoder,
+    decoder: TextDecoder | CoCaDecoder,
     images: Tensor,
     decoding: Decoding,
     prompts: Sequence[Sequence[int]] | None = None,
@@ -181,6 +195,18 @@ def test_every_way_continues_prompts_of_several_lengths_as_it_does_without_a_cac
     expected = plainly(decoder, image_tokens, decoding, PROMPTS)
 
     assert decode(decoder, image_tokens, decoding, prompts=PROMPTS) == expected
+
+
+@pytest.mark.parametrize("way", ["greedy", "few words again", "drawn"])
+def test_cocas_decoder_says_with_a_cache_what_it_says_without(way: str) -> None:
+    decoder, images = (
+        like_coca(5),
+        2 * torch.randn(PICTURES, 4, 16, generator=torch.Generator().manual_seed(6)),
+    )
+    expected = plainly(decoder, images, WAYS[way], PROMPTS)
+
+    assert decode(decoder, images, WAYS[way], prompts=PROMPTS) == expected
+    assert len({len(words) for words in expected}) >= 3
 
 
 def test_each_rule_makes_a_difference(decoder: TextDecoder, image_tokens: Tensor) -> None:
@@ -300,7 +326,7 @@ def test_answers_are_scored_as_without_a_cache_word_by_word(
         expected = []
         for answer in of_one:
             with torch.inference_mode():
-                log_p = decoder(torch.tensor([prompt + answer]), image[None])[0].log_softmax(-1)
+                log_p = decoder(torch.tensor([prompt + answer[:-1]]), image[None])[0].log_softmax(-1)
             places = range(len(prompt) - 1, len(prompt) + len(answer) - 1)
             expected.append(float(sum(log_p[t, word] for t, word in zip(places, answer, strict=True))))
         assert got == pytest.approx(expected, abs=1e-4)
@@ -359,7 +385,7 @@ def test_a_prompt_that_leaves_no_room_is_refused(
     [
         ([[[4]]], "1 pictures need as many lists of answers, got 2"),
         ([[[4], []]], "an answer has no words: give it the end token at least"),
-        ([[[4] * LENGTH]], "a prompt of 1 words and an answer of 9 are more than the decoder's 9"),
+        ([[[4] * 10]], "a prompt of 1 words and an answer of 10 are more than the decoder's 9"),
     ],
 )
 def test_an_answer_that_cannot_be_scored_is_refused(

@@ -99,7 +99,8 @@ def score(
 
     Image tokens [B, N, D], a prompt each (beginning with a start token), any number of answers each. An answer that
     ends with the end token is scored as a whole, one without as a beginning. A picture and its prompt are gone through
-    once. ValueError when prompt and answer are longer than the decoder's context, or an answer has no words.
+    once. ValueError when prompt and answer, its last word not counted, are longer than the decoder's context, or an
+    answer has no words.
     """
     _check_prompts(prompts, len(image_tokens), decoder.context_length)
     _check_answers(prompts, answers, decoder.context_length)
@@ -141,7 +142,7 @@ def _check_answers(
         lengths = [len(answer) for answer in of_one]
         if 0 in lengths:
             raise ValueError("an answer has no words: give it the end token at least")
-        if lengths and len(prompt) + max(lengths) > limit:
+        if lengths and len(prompt) + max(lengths) > limit + 1:  # the last word is never read, as an end token
             raise ValueError(
                 f"a prompt of {len(prompt)} words and an answer of {max(lengths)} are more than the decoder's {limit}"
             )
