@@ -1,5 +1,5 @@
-"""A model as a folder: config.json, model.safetensors (what we train) and vocabulary.json (the decoder's
-words).
+"""A model as a folder: config.json, model.safetensors (what we train), vocabulary.json (the decoder's words) and,
+where it was calibrated, calibration.json.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from textmm import calibration
+from textmm.calibration import Calibration
 from textmm.clip_tokenizer import ClipTokenizer
 from textmm.config import ModelConfig
 from textmm.model import TextMultiModalModel
@@ -35,6 +37,8 @@ class LoadedModel:
     """The decoder's vocabulary; None for a model without a decoder."""
     model_id: str
     """Name and a hash over configuration, trained weights, vocabulary and trunks."""
+    calibration: Calibration | None = None
+    """None: it was never calibrated."""
 
 
 def save(
@@ -71,7 +75,8 @@ def load(name: str, trunks: Path) -> LoadedModel:
     captioner = None
     if words is not None and decoder is not None:
         captioner = BytePair(words, context_length=decoder.context_length)
-    return LoadedModel(model.eval(), _tokenizer(config, trunks, words), captioner, model_id(folder))
+    tokenizer = _tokenizer(config, trunks, words)
+    return LoadedModel(model.eval(), tokenizer, captioner, model_id(folder), calibration.read(folder))
 
 
 def build(config: ModelConfig, trunks: Path) -> TextMultiModalModel:
