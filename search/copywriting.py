@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -66,7 +67,9 @@ def describe(captions: Mapping[str, str], attributes: Mapping[str, m.CopyAttribu
     said = captions.get("attributes") or captions.get("photo") or captions.get("title") or ""
     sentences = [_capital(said)] if said.strip() else []
     for name, one in attributes.items():
-        if one.value.lower() not in said.lower():
+        if not re.search(
+            rf"(?<!\w){re.escape(one.value)}(?!\w)", said, re.IGNORECASE
+        ):  # men are not in women
             sentences.append(f"{_capital(name.replace('_', ' '))}: {one.value}")
     return " ".join(f"{sentence.rstrip('.')}." for sentence in sentences)
 
