@@ -71,7 +71,7 @@ def describe(captions: Mapping[str, str], attributes: Mapping[str, m.CopyAttribu
             rf"(?<!\w){re.escape(one.value)}(?!\w)", said, re.IGNORECASE
         ):  # men are not in women
             sentences.append(f"{_capital(name.replace('_', ' '))}: {one.value}")
-    return " ".join(f"{sentence.rstrip('.')}." for sentence in sentences)
+    return " ".join(f"{sentence.rstrip(' .')}." for sentence in sentences)
 
 
 def _capital(text: str) -> str:

@@ -142,7 +142,11 @@ def _stored(tensor: Tensor, half: bool) -> Tensor:
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """`write` fills a file beside it, which takes its place when it is on disk."""
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    write(partial)
+    try:
+        write(partial)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
     partial.chmod(0o644)
     with partial.open("rb") as file:
         os.fsync(file.fileno())
