@@ -22,6 +22,7 @@ from search.http.embeddings import embeddings_blueprint
 from search.http.health import health_blueprint
 from search.http.images import KeyConverter, collections_blueprint, images_blueprint
 from search.http.moderation import moderation_blueprint
+from search.http.pictures import pictures_blueprint
 from search.http.search import search_blueprint
 from search.messages import BadRequest
 from search.moderation import Moderation
@@ -62,6 +63,7 @@ def create_app(config: Config, *, encoder: Encoder | None = None) -> Flask:
         collections_blueprint(engine),
         embeddings_blueprint(engine),
         chat_blueprint(engine, Dialogue(engine)),
+        pictures_blueprint(engine),
         moderation_blueprint(Moderation(engine)),
         health_blueprint(engine),
         pages_blueprint(engine),

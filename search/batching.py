@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from search.errors import NotReady, Overloaded
-from textmm.encoder import Encoder
+from textmm.encoder import Caption, Encoder
 
-T = TypeVar("T")
 Rows = NDArray[np.float32]
+T = TypeVar("T")
+R = TypeVar("R", Rows, list[Caption])
 
 
 class Batching:
@@ -24,35 +25,49 @@ class Batching:
 
     def __init__(self, encoder: Encoder, *, queue: int) -> None:
         """`queue`: inputs that may wait; beyond it callers get Overloaded."""
+        self._encoder = encoder
         self._texts = _Queue(encoder.encode_texts, queue, most=64)
         self._images = _Queue(encoder.encode_images, queue, most=32)
+        self._captions = _Queue(self._caption, queue, most=32)
 
     def encode_texts(self, texts: Sequence[str]) -> Rows:
-        return self._texts.run(texts)
+        return np.concatenate(self._texts.run(texts))
 
     def encode_images(self, images: Sequence[Image.Image]) -> Rows:
-        return self._images.run(images)
+        return np.concatenate(self._images.run(images))
+
+    def caption_images(self, images: Sequence[Image.Image], *, style: str) -> list[Caption]:
+        return [made for part in self._captions.run([(image, style) for image in images]) for made in part]
 
     def close(self) -> None:
-        for queue in (self._texts, self._images):
+        for queue in (self._texts, self._images, self._captions):
             queue.close()
 
+    def _caption(self, asked: Sequence[tuple[Image.Image, str]]) -> list[Caption]:
+        made: dict[int, Caption] = {}
+        for style in dict.fromkeys(style for _, style in asked):
+            at = [i for i, one in enumerate(asked) if one[1] == style]
+            captions = self._encoder.caption_images([asked[i][0] for i in at], style=style)
+            made |= dict(zip(at, captions, strict=True))
+        return [made[i] for i in range(len(asked))]
 
-class _Queue(Generic[T]):
+
+class _Queue(Generic[T, R]):
     """A thread that takes what has come while it was busy, up to `most` inputs at a time."""
 
-    def __init__(self, encode: Callable[[Sequence[T]], Rows], limit: int, *, most: int) -> None:
-        self._encode, self._limit, self._most = encode, limit, most
-        self._waiting: deque[tuple[Sequence[T], Future[Rows]]] = deque()
+    def __init__(self, encode: Callable[[Sequence[T]], R], limit: int, *, most: int) -> None:
+        self._encode: Callable[[Sequence[T]], R] = encode
+        self._limit, self._most = limit, most
+        self._waiting: deque[tuple[Sequence[T], Future[R]]] = deque()
         self._wake = threading.Condition()
         self._closed = False
         self._thread = threading.Thread(target=self._work, name="inference", daemon=True)
         self._thread.start()
 
-    def run(self, inputs: Sequence[T]) -> Rows:
-        """Rows for the inputs, in order. Raises Overloaded, and NotReady once it is closed."""
+    def run(self, inputs: Sequence[T]) -> list[R]:
+        """What becomes of the inputs, in order, part by part. Raises Overloaded, and NotReady once it is closed."""
         parts = [inputs[i : i + self._most] for i in range(0, len(inputs), self._most)] or [inputs]
-        futures: list[Future[Rows]] = [Future() for _ in parts]
+        futures: list[Future[R]] = [Future() for _ in parts]
         with self._wake:
             if self._closed:
                 raise NotReady("the server is stopping")
@@ -63,7 +78,7 @@ class _Queue(Generic[T]):
                 )
             self._waiting.extend(zip(parts, futures, strict=True))
             self._wake.notify()
-        return np.concatenate([future.result() for future in futures])
+        return [future.result() for future in futures]
 
     def close(self) -> None:
         with self._wake:
@@ -84,7 +99,7 @@ class _Queue(Generic[T]):
                     batch.append(self._waiting.popleft())
             self._encode_batch(batch)
 
-    def _encode_batch(self, batch: list[tuple[Sequence[T], Future[Rows]]]) -> None:
+    def _encode_batch(self, batch: list[tuple[Sequence[T], Future[R]]]) -> None:
         try:
             rows = self._encode([one for inputs, _ in batch for one in inputs])
         except Exception as error:

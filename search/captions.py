@@ -10,6 +10,7 @@ from PIL import Image
 from indexer.database import Database
 from indexer.store.captions import Captions
 from indexer.store.images import ImageRecord
+from search.batching import Batching
 from search.contents import Contents
 from search.messages import BadRequest, Caption
 from textmm.encoder import Encoder
@@ -19,8 +20,8 @@ logger = logging.getLogger(__name__)
 
 
 class Captioner:
-    def __init__(self, encoder: Encoder, database: Database, contents: Contents) -> None:
-        self._encoder = encoder
+    def __init__(self, encoder: Encoder, batching: Batching, database: Database, contents: Contents) -> None:
+        self._encoder, self._batching = encoder, batching
         self._captions = Captions(database)
         self._contents = contents
 
@@ -35,9 +36,13 @@ class Captioner:
             raise BadRequest(f"{param} {style!r} is none of this model's styles: {there}", param)
 
     def caption(self, image: Image.Image, style: str) -> Caption:
-        """A fresh caption of a decoded picture."""
-        (made,) = self._encoder.caption_images([image], style=style)
-        return Caption(made.text, round(made.score, 6))
+        """A fresh caption of a decoded picture. Raises Overloaded."""
+        return self.captions([self._encoder.fit(image)], style)[0]
+
+    def captions(self, images: Sequence[Image.Image], style: str) -> list[Caption]:
+        """Fresh captions of fitted pictures, in order. Raises Overloaded."""
+        made = self._batching.caption_images(images, style=style)
+        return [Caption(one.text, round(one.score, 6)) for one in made]
 
     def caption_hits(self, records: Sequence[ImageRecord], style: str) -> list[Caption | None]:
         """Remembered captions; the rest decoded in one batch and remembered. None: there is no picture, or its
@@ -47,7 +52,7 @@ class Captioner:
         known = self._captions.find([r.image_id for r in records], model_id=model_id, style=style)
         fresh = {r.image_id: r for r in records if r.image_id not in known and r.sha256 is not None}
         pictures = {i: picture for i, r in fresh.items() if (picture := self._picture(r)) is not None}
-        made = self._encoder.caption_images(list(pictures.values()), style=style)
+        made = self._batching.caption_images(list(pictures.values()), style=style)
         new = {i: (c.text, c.score) for i, c in zip(pictures, made, strict=True)}
         if new:
             digests = {i: digest for i in new if (digest := fresh[i].sha256) is not None}

@@ -117,6 +117,32 @@ class Client:
         request = m.convert(m.CaptionRequest, {"style": style, **stored})
         return self._send("POST", "/v1/caption", m.CaptionResponse, request, image)
 
+    def captions(
+        self, images: Sequence[Picture] = (), *, style: str = "photo", **stored: Any
+    ) -> m.CaptionsResponse:
+        """Of pictures, and of stored ones: collection=…, image_keys=[…]; in this order."""
+        request = m.convert(m.CaptionsRequest, {"style": style, **stored})
+        return self._send("POST", "/v1/captions", m.CaptionsResponse, request, *images)
+
+    def classify(
+        self,
+        images: Sequence[Picture] = (),
+        *,
+        labels: Sequence[str],
+        templates: Sequence[str] = (),
+        k: int = 5,
+        **stored: Any,
+    ) -> m.ClassifyResponse:
+        """How likely each label is for each picture, and for stored ones: collection=…, image_keys=[…]."""
+        fields = {"labels": list(labels), "templates": list(templates), "k": k, **stored}
+        request = m.convert(m.ClassifyRequest, fields)
+        return self._send("POST", "/v1/classify", m.ClassifyResponse, request, *images)
+
+    def copy(self, images: Sequence[Picture] = (), **stored: Any) -> m.CopyResponse:
+        """Product copy of pictures, and of stored ones: collection=…, image_keys=[…]. All of it is generated."""
+        request = m.convert(m.CopyRequest, stored)
+        return self._send("POST", "/v1/copy", m.CopyResponse, request, *images)
+
     def embed(
         self, inputs: str | Sequence[str], *, model: str, dimensions: int | None = None
     ) -> list[list[float]]:
@@ -246,12 +272,13 @@ class Client:
         path: str,
         gives: type[T],
         request: m.Request | None = None,
-        image: Picture | None = None,
+        *images: Picture | None,
     ) -> T:
         body = None if request is None else m.to_json(request)
-        if image is not None:
-            data = image if isinstance(image, bytes) else Path(image).read_bytes()
-            form = {"request": (None, body or b"{}"), "image": ("image", data)}
+        uploads = [image for image in images if image is not None]
+        if uploads:
+            files = [("image", ("image", _bytes_of(image))) for image in uploads]
+            form = [("request", (None, body or b"{}")), *files]
             answer = self._call(method, path, files=form)
         elif body is not None:
             answer = self._call(method, path, content=body, headers={"Content-Type": "application/json"})
@@ -280,6 +307,10 @@ class Client:
         wait = answer.headers.get("Retry-After", "")
         kind = _ERRORS.get(answer.status_code, fallback)
         raise kind(answer.status_code, said, float(wait) if wait.isdigit() else None)
+
+
+def _bytes_of(image: Picture) -> bytes:
+    return image if isinstance(image, bytes) else Path(image).read_bytes()
 
 
 def _collection_path(name: str) -> str:

@@ -41,7 +41,7 @@ class ServerSection:
     max_image_pixels: int = 50_000_000
     """Of one picture; checked before it is decoded."""
     max_inputs: int = 256
-    """Texts and pictures in one embeddings request."""
+    """Texts and pictures in one request."""
     queue: int = 256
     """Requests that may wait for the model; beyond it they get 429."""
     shutdown_s: float = 30.0

@@ -68,7 +68,7 @@ class SearchEngine:
         self.images = Images(database)
         blobs = Blobs(config.data / "blobs")
         contents = Contents(blobs)
-        self.captioner = Captioner(encoder, database, contents)
+        self.captioner = Captioner(encoder, self.batching, database, contents)
         self.uploads = Uploads(
             max_bytes=config.server.max_image_bytes, max_pixels=config.server.max_image_pixels
         )

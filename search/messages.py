@@ -33,6 +33,10 @@ MAX_TEXT = 20_000
 Text = Annotated[str, Meta(max_length=MAX_TEXT, pattern=NO_NUL)]
 Word = Annotated[str, Meta(pattern=NO_NUL)]
 
+MAX_LABELS = 1000
+MAX_TEMPLATES = 32
+Label = Annotated[str, Meta(min_length=1, max_length=200, pattern=NO_NUL)]
+
 
 class BadRequest(ValueError):
     """A request that is wrong in itself; `param` names the field."""
@@ -238,6 +242,83 @@ class CaptionRequest(Request, kw_only=True):
 
 class CaptionResponse(Response):
     caption: Caption
+    model_id: str
+
+
+class PicturesRequest(Request, kw_only=True):
+    """Pictures in any number: uploads, or stored ones of a collection, or both; answers in this order."""
+
+    image: str | None = None
+    """base64 or a data URI; in multipart the file field, which may be repeated"""
+    images: list[str] = []
+    """several of them"""
+    collection: Name | None = None
+    """of the stored pictures"""
+    image_keys: list[Key] = []
+    """stored pictures"""
+
+
+class CaptionsRequest(PicturesRequest, kw_only=True):
+    style: Style = "photo"
+
+
+class CaptionsResponse(Response):
+    captions: list[Caption]
+    model_id: str
+
+
+class ClassifyRequest(PicturesRequest, kw_only=True):
+    labels: Annotated[list[Label], Meta(min_length=2, max_length=MAX_LABELS)]
+    templates: Annotated[list[Label], Meta(max_length=MAX_TEMPLATES)] = []
+    """prompts, {} is the label; their vectors are averaged. Empty: the model's own"""
+    k: Annotated[int, Meta(ge=1, le=MAX_LABELS)] = 5
+    """labels told of each picture"""
+
+
+class LabelProbability(Response):
+    label: str
+    probability: float
+    """of this label among those given; all of them sum to 1"""
+    score: float
+    """cosine"""
+
+
+class Classified(Response):
+    labels: list[LabelProbability]
+    """likeliest first"""
+
+
+class ClassifyResponse(Response, kw_only=True):
+    results: list[Classified]
+    """of each picture, in order"""
+    model_id: str
+    temperature: float
+    """cosines are divided by it before the softmax"""
+    templates: list[str]
+
+
+class CopyRequest(PicturesRequest, kw_only=True):
+    pass
+
+
+class CopyAttribute(Response):
+    value: str
+    probability: float
+
+
+class ProductCopy(Response, kw_only=True):
+    title: str
+    description: str
+    attributes: dict[str, CopyAttribute]
+    """what the model is sure enough of"""
+    score: float
+    """cosine of the title with its picture"""
+    generated: bool = True
+
+
+class CopyResponse(Response):
+    results: list[ProductCopy]
+    """of each picture, in order"""
     model_id: str
 
 

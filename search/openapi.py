@@ -38,6 +38,30 @@ ROUTES = (
     Route(
         "post", "/v1/caption", "Put a picture into words", m.CaptionRequest, m.CaptionResponse, multipart=True
     ),
+    Route(
+        "post",
+        "/v1/captions",
+        "Put pictures into words",
+        m.CaptionsRequest,
+        m.CaptionsResponse,
+        multipart=True,
+    ),
+    Route(
+        "post",
+        "/v1/classify",
+        "How likely each of any labels is for pictures",
+        m.ClassifyRequest,
+        m.ClassifyResponse,
+        multipart=True,
+    ),
+    Route(
+        "post",
+        "/v1/copy",
+        "Title, description and attributes of products, generated from their pictures",
+        m.CopyRequest,
+        m.CopyResponse,
+        multipart=True,
+    ),
     Route("get", "/v1/collections", "All collections", None, m.CollectionList),
     Route(
         "put",

@@ -19,7 +19,8 @@ from tests.conftest import NO_TRUNKS, Run
 from tests.drawn import draw
 from tests.test_architecture import fresh
 from tests.test_hub_tokenizer import write_tokenizer
-from textmm import open_clip_config, open_clip_models
+from textmm import calibration, open_clip_config, open_clip_models
+from textmm.calibration import Calibration
 from textmm.clip_tokenizer import ClipTokenizer
 from textmm.coca import CoCaDecoder
 from textmm.encoder import Encoder
@@ -452,6 +453,16 @@ def test_models_add_puts_a_repository_in_place_and_it_loads_by_name(
     assert f"{encoder.model_id}  64 dimensions  hf-hub:org/small" in listed.out.splitlines()
     assert [path.name for path in (models / "hub" / "org").iterdir()] == ["small"]
     np.testing.assert_array_equal(encoder.encode_texts(TEXTS), loaded(coca).encode_texts(TEXTS))
+
+
+def test_a_published_model_s_calibration_stands_beside_its_weights(coca: Path) -> None:
+    before = loaded(coca)
+    made = Calibration(0.05, ("{}", "a {}"))
+    (coca / calibration.FILE).write_text(calibration.to_json(made))
+
+    assert before.calibration == Calibration(1 / before.logit_scale)
+    assert loaded(coca).calibration == made
+    assert loaded(coca).model_id == before.model_id
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning")

@@ -1,5 +1,5 @@
-"""A model as a folder: config.json, model.safetensors (what we train) and vocabulary.json (the decoder's
-words).
+"""A model as a folder: config.json, model.safetensors (what we train), vocabulary.json (the decoder's words) and,
+where it was calibrated, calibration.json.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from textmm import calibration
+from textmm.calibration import Calibration
 from textmm.clip_tokenizer import ClipTokenizer
 from textmm.config import ModelConfig
 from textmm.model import TextMultiModalModel
@@ -37,6 +39,8 @@ class LoadedModel:
     """Name and a hash over configuration, trained weights, vocabulary and trunks."""
     unlocked: frozenset[str] = frozenset()
     """Keys of pretrained trunks that were trained on, so that the checkpoint holds them."""
+    calibration: Calibration | None = None
+    """None: it was never calibrated."""
 
 
 def save(
@@ -83,7 +87,9 @@ def load(name: str, trunks: Path) -> LoadedModel:
     if words is not None and decoder is not None:
         captioner = BytePair(words, context_length=decoder.context_length)
     tokenizer = _tokenizer(config, trunks, words)
-    return LoadedModel(model.eval(), tokenizer, captioner, model_id(folder), unlocked)
+    return LoadedModel(
+        model.eval(), tokenizer, captioner, model_id(folder), unlocked, calibration.read(folder)
+    )
 
 
 def trained_state(model: TextMultiModalModel, unlocked: Collection[str] = ()) -> dict[str, Tensor]:
@@ -156,7 +162,11 @@ def _stored(tensor: Tensor, half: bool) -> Tensor:
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """`write` fills a file beside it, which takes its place when it is on disk."""
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    write(partial)
+    try:
+        write(partial)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
     partial.chmod(0o644)
     with partial.open("rb") as file:
         os.fsync(file.fileno())

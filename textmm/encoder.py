@@ -17,6 +17,7 @@ from torch import Tensor
 
 from textmm import checkpoint, generate, open_clip_models
 from textmm.bert import Bert
+from textmm.calibration import Calibration
 from textmm.checkpoint import LoadedModel
 from textmm.clip_tokenizer import ClipTokenizer
 from textmm.fusion import TextDecoder
@@ -72,6 +73,7 @@ class Encoder:
         self._device = torch.device(device)
         self.model_id = loaded.model_id
         self.embed_dim = loaded.model.config.embed_dim
+        self.calibration = loaded.calibration or Calibration(1 / self.logit_scale)
         if bfloat16 if bfloat16 is not None else _fast_bfloat16(self._device):
             _to_bfloat16(self._model)
 
@@ -95,7 +97,7 @@ class Encoder:
 
     @property
     def logit_scale(self) -> float:
-        """What cosines are multiplied by before a softmax makes shares of them."""
+        """What cosines are multiplied by in the contrastive loss; `calibration` says what makes probabilities."""
         return float(self._model.scale().detach())
 
     @property

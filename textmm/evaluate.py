@@ -5,15 +5,23 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from textmm.bootstrap import Statistic, Weights, mean_of, median_of
+from textmm.calibration import (
+    TEMPLATES,
+    AttributeCalibration,
+    Calibration,
+    fit_temperature,
+    least_probability,
+)
 from textmm.caption_metrics import bleu_counts, bleu_of, cider_ds, rouge_ls
 from textmm.classified import Classified
+from textmm.classify import label_vectors, probabilities
 from textmm.encoder import Encoder
 from textmm.figures import Confusion, Evaluation, Figures, Miss, Misses, RecallCurve, Reliability, measured
 from textmm.metrics import (
@@ -22,7 +30,6 @@ from textmm.metrics import (
     first_right_ranks,
     ndcgs_at_k,
     precisions_at_k,
-    probabilities,
 )
 from textmm.misses import WORST, fewest_right, last_ranked, surest_mistakes
 from textmm.sources import Item, read_bytes
@@ -46,6 +53,13 @@ class DataSet:
 
     items: list[Item]
     images: list[Image.Image]
+    _vectors: dict[str, Rows] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def vectors(self, encoder: Encoder) -> Rows:
+        """[n, embed_dim], made once for each model."""
+        if encoder.model_id not in self._vectors:
+            self._vectors[encoder.model_id] = encoder.encode_images(self.images)
+        return self._vectors[encoder.model_id]
 
 
 def read_data(encoder: Encoder, items: Iterable[Item]) -> DataSet:
@@ -143,20 +157,21 @@ def attribute_retrieval(
 
 
 def classify(
-    encoder: Encoder, data: DataSet, label: str, translations: Mapping[str, list[str]], *, at_least: int = 10
+    encoder: Encoder,
+    data: DataSet,
+    label: str,
+    translations: Mapping[str, list[str]],
+    *,
+    templates: Sequence[str] = TEMPLATES,
+    at_least: int = 10,
 ) -> Evaluation:
-    """Nearest of the label's values (those with enough pictures), written in lower case."""
-    counts = Counter(str(i.attributes[label]) for i in data.items if label in i.attributes)
-    values = sorted(v for v, n in counts.items() if n >= at_least)
-    if len(values) < 2:
-        raise ValueError(
-            f"attribute {label!r} has {len(values)} values with {at_least} pictures; two are needed"
-        )
-    kept = [i for i, item in enumerate(data.items) if str(item.attributes.get(label)) in values]
-    truth = np.array([values.index(str(data.items[i].attributes[label])) for i in kept])
-    prompts = [_translated(value, translations) for value in values]
-    scores = encoder.encode_images([data.images[i] for i in kept]) @ encoder.encode_texts(prompts).T
-    given, shares = scores.argmax(1), probabilities(scores, encoder.logit_scale)
+    """Nearest of the label's values (those with enough pictures), written in lower case into the templates.
+
+    Confidences are at the temperature of the model's calibration for any labels; without one, at that of its training.
+    """
+    asked = _label_scores(encoder, data, label, translations, templates, at_least=at_least)
+    scores, truth, values, kept = asked.scores, asked.truth, asked.values, asked.kept
+    given, shares = scores.argmax(1), probabilities(scores, encoder.calibration.temperature)
     answered = Classified(truth, given, shares.max(1), len(values))
     metrics, ends = answered.metrics()
     if len(values) >= 5:
@@ -175,6 +190,66 @@ def classify(
             Misses("labels", surest_mistakes(scores, shares, truth, values, kept)),
         ),
     )
+
+
+def calibrate(
+    encoder: Encoder,
+    data: DataSet,
+    labels: Sequence[str],
+    *,
+    templates: Sequence[str] = TEMPLATES,
+    precision: float = 0.8,
+    at_least: int = 10,
+    fitted_on: str = "",
+) -> Calibration:
+    """One temperature over all the labels alike, and one for each; from which probability on a label's best value is
+    right in `precision` of the cases. A label that never is gets no entry.
+
+    The pictures must be new to the model: on those it was trained with it is surer than it is elsewhere. Raises
+    ValueError for a label with less than two values of `at_least` pictures.
+    """
+    found = {name: _label_scores(encoder, data, name, {}, templates, at_least=at_least) for name in labels}
+    attributes = {}
+    for name, asked in found.items():
+        temperature = round(fit_temperature([(asked.scores, asked.truth)]), 5)
+        bound = least_probability(probabilities(asked.scores, temperature), asked.truth, precision)
+        if bound is not None:
+            attributes[name] = AttributeCalibration(tuple(asked.values), temperature, round(bound, 3))
+    overall = round(fit_temperature([(asked.scores, asked.truth) for asked in found.values()]), 5)
+    return Calibration(overall, tuple(templates), attributes, fitted_on)
+
+
+@dataclass(frozen=True)
+class _LabelScores:
+    scores: Rows
+    """Cosines [n, L] of the pictures that have one of the values."""
+    truth: NDArray[np.int64]
+    """The right value of each, [n]."""
+    values: list[str]
+    kept: list[int]
+    """Place of each picture in the data."""
+
+
+def _label_scores(
+    encoder: Encoder,
+    data: DataSet,
+    label: str,
+    translations: Mapping[str, list[str]],
+    templates: Sequence[str],
+    *,
+    at_least: int,
+) -> _LabelScores:
+    counts = Counter(str(i.attributes[label]) for i in data.items if label in i.attributes)
+    values = sorted(v for v, n in counts.items() if n >= at_least)
+    if len(values) < 2:
+        raise ValueError(
+            f"attribute {label!r} has {len(values)} values with {at_least} pictures; two are needed"
+        )
+    kept = [i for i, item in enumerate(data.items) if str(item.attributes.get(label)) in values]
+    truth = np.array([values.index(str(data.items[i].attributes[label])) for i in kept])
+    words = [_translated(value, translations) for value in values]
+    vectors = label_vectors(encoder.encode_texts, words, templates)
+    return _LabelScores(data.vectors(encoder)[kept] @ vectors.T, truth, values, kept)
 
 
 def captions(encoder: Encoder, data: DataSet, style: str, *, beams: int = 3) -> Evaluation:

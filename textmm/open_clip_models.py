@@ -24,7 +24,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from textmm import clip_tokenizer, hub_tokenizer, open_clip_config, open_clip_module
+from textmm import calibration, clip_tokenizer, hub_tokenizer, open_clip_config, open_clip_module
 from textmm.checkpoint import LoadedModel, write_atomically
 from textmm.clip_tokenizer import ClipTokenizer
 from textmm.hub_tokenizer import HubTokenizer
@@ -107,11 +107,14 @@ def load(published: Published) -> LoadedModel:
         raise WeightsMissing(_remedy(published))
     config = open_clip_config.model_config(described.model, described.preprocessing)
     identity = _model_id(published.name, described, weights)
+    fitted = calibration.read(published.folder)
     hub = published.models / "hub"
     if config is None:
         _refuse_code(weights)
         module = open_clip_module.load_module(described.model, described.preprocessing, weights, hub=hub)
-        return LoadedModel(module, _tokenizer(described.model, published.folder, hub), None, identity)
+        return LoadedModel(
+            module, _tokenizer(described.model, published.folder, hub), None, identity, calibration=fitted
+        )
     with torch.device("meta"):  # no numbers are drawn that the file's would replace
         model = TextMultiModalModel(config)
     given = read_weights(weights)
@@ -121,7 +124,9 @@ def load(published: Published) -> LoadedModel:
         raise ValueError(f"{weights}: {error}") from error
     model.load_state_dict(state, assign=True)
     words = _clip_tokenizer(config.text_cfg.context_length)
-    return LoadedModel(model.eval(), words, words if config.multimodal_cfg else None, identity)
+    return LoadedModel(
+        model.eval(), words, words if config.multimodal_cfg else None, identity, calibration=fitted
+    )
 
 
 def describe(published: Published) -> Description:

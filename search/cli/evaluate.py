@@ -1,4 +1,4 @@
-"""textmm evaluate."""
+"""textmm evaluate, textmm calibrate."""
 
 from __future__ import annotations
 
@@ -20,11 +20,30 @@ if TYPE_CHECKING:
 TO_STDOUT = "-"
 
 
+def _checked(context: click.Context, option: click.Parameter, templates: tuple[str, ...]) -> tuple[str, ...]:
+    from textmm.classify import check_template
+
+    for template in templates:
+        try:
+            check_template(template)
+        except ValueError as error:
+            raise click.BadParameter(str(error), context, option) from error
+    return templates
+
+
 @click.command()
 @click.argument("model")
 @click.argument("data_sources", metavar="DATA...", nargs=-1, required=True)
 @click.option("--task", type=click.Choice(["retrieval", "classify", "caption"]), required=True)
 @click.option("--label", default=None, help="classify: the attribute whose values are ranked.")
+@click.option(
+    "--template",
+    "templates",
+    multiple=True,
+    metavar="TEXT",
+    callback=_checked,
+    help='classify: a prompt, "a photo of a {}"; given again, they are averaged.  [default: {}, the bare label]',
+)
 @click.option(
     "--text",
     "template",
@@ -65,6 +84,7 @@ def evaluate(
     data_sources: tuple[str, ...],
     task: str,
     label: str | None,
+    templates: tuple[str, ...],
     template: str | None,
     match: tuple[str, ...],
     style: str,
@@ -77,17 +97,21 @@ def evaluate(
 
     In brackets: 95 % bootstrap intervals over the queries, pictures or captions.
     """
+    from textmm import calibration
     from textmm import evaluate as ev
     from textmm.sources import read_source
 
     if (task == "classify") != (label is not None):
         raise click.UsageError("--label goes with --task classify, which needs it")
+    if templates and task != "classify":
+        raise click.UsageError("--template goes with --task classify")
     _check_places(json_file, pictures)
     encoder = load_encoder(replace(config, model=replace(config.model, name=model)))
     data = ev.read_data(encoder, (item for source in data_sources for item in read_source(source)))
     translations = ev.load_translations(translate)
     if task == "classify":
-        result = ev.classify(encoder, data, label or "", translations)
+        said = templates or calibration.TEMPLATES
+        result = ev.classify(encoder, data, label or "", translations, templates=said)
     elif task == "caption":
         result = ev.captions(encoder, data, style)
     elif template is not None:
@@ -166,3 +190,76 @@ def _table(title: str, result: Evaluation) -> Iterator[str]:
 
 def _brackets(ends: tuple[float, float]) -> str:
     return f"[{ends[0]:.4f}, {ends[1]:.4f}]"
+
+
+@click.command()
+@click.argument("model")
+@click.argument("data_sources", metavar="DATA...", nargs=-1, required=True)
+@click.option(
+    "--label", "labels", multiple=True, required=True, help="An attribute to fit on; may be given again."
+)
+@click.option(
+    "--template",
+    "templates",
+    multiple=True,
+    metavar="TEXT",
+    callback=_checked,
+    help="A prompt, as in `textmm evaluate`.",
+)
+@click.option(
+    "--precision",
+    default=0.8,
+    show_default=True,
+    type=click.FloatRange(0, 1),
+    help="How often a value that is told must be right.",
+)
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="The file to write.  [default: calibration.json beside the weights of MODEL]",
+)
+@command_options
+def calibrate(
+    model: str,
+    data_sources: tuple[str, ...],
+    labels: tuple[str, ...],
+    templates: tuple[str, ...],
+    precision: float,
+    out: Path | None,
+    config: Config,
+) -> None:
+    """Fit the temperatures of MODEL's probabilities on labelled pictures, which must be new to it.
+
+    DATA is what `textmm index` takes, with attributes. The model's vectors and its id stay as they are.
+    """
+    from textmm import calibration, checkpoint, open_clip_models
+    from textmm import evaluate as ev
+    from textmm.sources import read_source
+
+    published = open_clip_models.find(model, config.models)
+    folder = checkpoint.find(model) if published is None else published.folder
+    path = out or folder / calibration.FILE
+    if not path.parent.is_dir():
+        raise click.UsageError(f"--out {path}: there is no folder {path.parent}")
+    encoder = load_encoder(replace(config, model=replace(config.model, name=model)))
+    data = ev.read_data(encoder, (item for source in data_sources for item in read_source(source)))
+    names = list(dict.fromkeys(labels))
+    fitted = ev.calibrate(
+        encoder,
+        data,
+        names,
+        templates=templates or calibration.TEMPLATES,
+        precision=precision,
+        fitted_on=f"{len(data.items)} pictures, by {', '.join(names)}",
+    )
+    checkpoint.write_atomically(path, lambda file: file.write_text(calibration.to_json(fitted), "utf-8"))
+    click.echo(f"temperature {fitted.temperature:.4f}, {fitted.fitted_on}: {path}")
+    for name in names:
+        told = fitted.attributes.get(name)
+        if told is None:
+            click.echo(f"  {name}: never right in {precision:.0%} of the cases, so it is not told")
+        else:
+            click.echo(
+                f"  {name}: {len(told.values)} values, temperature {told.temperature:.4f}, "
+                f"told from probability {told.at_least} on"
+            )

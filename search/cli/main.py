@@ -15,6 +15,9 @@ COMMANDS = {
     "search": "search.cli.query:search",
     "chat": "search.cli.chat:chat",
     "caption": "search.cli.query:caption",
+    "alt": "search.cli.pictures:alt",
+    "classify": "search.cli.pictures:classify",
+    "copy": "search.cli.pictures:copy",
     "moderate": "search.cli.query:moderate",
     "serve": "search.cli.serve:serve",
     "status": "search.cli.status:status",
@@ -26,6 +29,7 @@ COMMANDS = {
     "models": "search.cli.models:models",
     "train": "search.cli.train:train",
     "evaluate": "search.cli.evaluate:evaluate",
+    "calibrate": "search.cli.evaluate:calibrate",
 }
 """Name -> module:object; the files that they lie in."""
 

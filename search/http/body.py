@@ -34,13 +34,19 @@ def read_json(request: Request, kind: type[T]) -> T:
 def read(request: Request, kind: type[T]) -> tuple[T, bytes | None]:
     """(the request, the bytes of an uploaded picture): JSON, or multipart with the file `image` and the rest
     as a JSON field `request`. Raises BadRequest, UnsupportedMediaType."""
+    message, files = read_many(request, kind)
+    return message, files[0] if files else None
+
+
+def read_many(request: Request, kind: type[T]) -> tuple[T, list[bytes]]:
+    """As `read`, with all the files that are named `image`, in order."""
     if request.mimetype != "multipart/form-data":
-        return read_json(request, kind), None
+        return read_json(request, kind), []
     unknown = (set(request.files) - {"image"}) | (set(request.form) - {"request"})
     if unknown:
         name = sorted(unknown)[0]
         raise BadRequest(
             f"unknown field {name}: multipart takes the file image and the JSON field request", name
         )
-    file = request.files.get("image")
-    return m.parse(kind, request.form.get("request", "{}")), None if file is None else file.read()
+    message = m.parse(kind, request.form.get("request", "{}"))
+    return message, [file.read() for file in request.files.getlist("image")]

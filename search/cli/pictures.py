@@ -1,0 +1,182 @@
+"""textmm classify, alt, copy: tasks over pictures that are in no collection."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from search.cli.context import command_options, load_encoder
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from search.config import Config
+    from textmm.encoder import Encoder
+
+BATCH = 32
+IMAGES = click.argument(
+    "images", nargs=-1, required=True, metavar="PICTURE...", type=click.Path(dir_okay=False, path_type=Path)
+)
+
+
+@click.command()
+@IMAGES
+@click.option("--labels", default=None, metavar="A,B,C", help="Any labels, with commas between them.")
+@click.option(
+    "--labels-file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="A file of labels, one a line.",
+)
+@click.option(
+    "--template",
+    "templates",
+    multiple=True,
+    metavar="TEXT",
+    help='A prompt, "a photo of a {}"; given again, they are averaged.  [default: the model\'s own]',
+)
+@click.option("-k", default=5, show_default=True, help="How many labels of each picture.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a picture.")
+@command_options
+def classify(
+    images: tuple[Path, ...],
+    labels: str | None,
+    labels_file: Path | None,
+    templates: tuple[str, ...],
+    k: int,
+    as_json: bool,
+    config: Config,
+) -> None:
+    """How likely each of the labels is for each picture. Exit code 1: some could not be read."""
+    from search import messages as m
+    from search.classify import Classifier, check_labels
+
+    if (labels is None) == (labels_file is None):
+        raise click.UsageError("give either --labels or --labels-file")
+    lines = (labels or "").split(",") if labels_file is None else labels_file.read_text("utf-8").splitlines()
+    names = [line.strip() for line in lines if line.strip()]
+    request = m.convert(m.ClassifyRequest, {"labels": names, "templates": list(templates), "k": k})
+    encoder = load_encoder(config)
+    check_labels(names, request.templates or encoder.calibration.templates)
+    classifier = Classifier(encoder, encoder)
+    reading = _Reading(encoder, config)
+    for paths, pictures in reading.batches(images):
+        for path, found in zip(paths, classifier.classify(pictures, request).results, strict=True):
+            if as_json:
+                click.echo(
+                    m.to_json({"image": str(path), "labels": found.labels, "model_id": encoder.model_id})
+                )
+            else:
+                said = ", ".join(f"{one.label} {one.probability:.3f}" for one in found.labels)
+                click.echo(f"{path}\t{said}")
+    reading.finish()
+
+
+@click.command()
+@click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
+@click.option(
+    "--out", type=click.Path(dir_okay=False, path_type=Path), help="A file, written whole.  [default: print]"
+)
+@click.option("--html", "as_html", is_flag=True, help='<img src="KEY" alt="…"> lines instead of CSV.')
+@click.option("--style", default="photo", show_default=True, help="photo, title or attributes.")
+@command_options
+def alt(sources: tuple[str, ...], out: Path | None, as_html: bool, style: str, config: Config) -> None:
+    """Alt text for all pictures of SOURCES (what `textmm index` takes): CSV of key, alt, confidence.
+
+    Exit code 1: some could not be read; they are named, and not in the output.
+    """
+    from search.alt_text import AltText, alt_texts, csv_header, csv_line, img_line
+    from textmm.checkpoint import write_atomically
+    from textmm.sources import read_source
+
+    encoder = load_encoder(config)
+    if style not in encoder.styles:
+        there = ", ".join(encoder.styles) or "none: this model does not caption"
+        raise click.UsageError(f"--style {style}: styles of {encoder.model_id} are {there}")
+    items = (item for source in sources for item in read_source(source))
+    failed = 0
+
+    def lines() -> Iterator[str]:
+        nonlocal failed
+        if not as_html:
+            yield csv_header()
+        for one in alt_texts(items, encoder, style=style, max_pixels=config.server.max_image_pixels):
+            if isinstance(one, AltText):
+                yield img_line(one) if as_html else csv_line(one)
+            else:
+                failed += 1
+                click.echo(f"{one.key}: {one.reason}", err=True)
+
+    def write(path: Path) -> None:
+        with path.open("w", encoding="utf-8", newline="") as file:
+            file.writelines(lines())
+
+    if out is None:
+        for line in lines():
+            click.echo(line, nl=False)
+    else:
+        write_atomically(out, write)
+    if failed:
+        raise click.exceptions.Exit(1)
+
+
+@click.command()
+@IMAGES
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a picture.")
+@command_options
+def copy(images: tuple[Path, ...], as_json: bool, config: Config) -> None:
+    """Product copy of pictures: title, short description, attributes; all of it generated, a draft to check.
+
+    Exit code 1: some could not be read.
+    """
+    from search import messages as m
+    from search.classify import Classifier
+    from search.copywriting import Copywriter
+
+    encoder = load_encoder(config)
+    writer = Copywriter(encoder, encoder, Classifier(encoder, encoder))
+    reading = _Reading(encoder, config)
+    for paths, pictures in reading.batches(images):
+        for path, found in zip(paths, writer.write(pictures), strict=True):
+            if as_json:
+                row = {"image": str(path), "copy": found, "model_id": encoder.model_id}
+                click.echo(m.to_json(row))
+                continue
+            click.echo(
+                f"{path} (generated)\n  title        {found.title}\n  description  {found.description}"
+            )
+            for name, one in found.attributes.items():
+                click.echo(f"  {name:<12} {one.value} ({one.probability:.2f})")
+    reading.finish()
+
+
+class _Reading:
+    """Pictures from files, a batch at a time; those that cannot be read are named on the way."""
+
+    def __init__(self, encoder: Encoder, config: Config) -> None:
+        self._encoder, self._max_pixels = encoder, config.server.max_image_pixels
+        self._failed = False
+
+    def batches(self, paths: tuple[Path, ...]) -> Iterator[tuple[list[Path], list[Image.Image]]]:
+        from textmm.transforms import ImageTooLarge, ImageUnreadable, decode_image
+
+        for start in range(0, len(paths), BATCH):
+            read, pictures = [], []
+            for path in paths[start : start + BATCH]:
+                try:
+                    picture = decode_image(path.read_bytes(), max_pixels=self._max_pixels)
+                except (ImageUnreadable, ImageTooLarge, OSError) as error:
+                    click.echo(f"{path}: {error}", err=True)
+                    self._failed = True
+                    continue
+                read.append(path)
+                pictures.append(self._encoder.fit(picture))
+            if read:
+                yield read, pictures
+
+    def finish(self) -> None:
+        """Raises Exit with code 1 when some could not be read."""
+        if self._failed:
+            raise click.exceptions.Exit(1)
