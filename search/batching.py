@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from search.errors import NotReady, Overloaded
-from textmm.encoder import Caption, Encoder
+from textmm.encoder import Answer, Caption, Encoder
 
 Rows = NDArray[np.float32]
 T = TypeVar("T")
-R = TypeVar("R", Rows, list[Caption])
+R = TypeVar("R", Rows, list[Caption], list[list[Answer]])
 
 
 class Batching:
@@ -29,6 +29,7 @@ class Batching:
         self._texts = _Queue(encoder.encode_texts, queue, most=64)
         self._images = _Queue(encoder.encode_images, queue, most=32)
         self._captions = _Queue(self._caption, queue, most=32)
+        self._answers = _Queue(self._answer, queue, most=32)
 
     def encode_texts(self, texts: Sequence[str]) -> Rows:
         return np.concatenate(self._texts.run(texts))
@@ -39,8 +40,18 @@ class Batching:
     def caption_images(self, images: Sequence[Image.Image], *, style: str) -> list[Caption]:
         return [made for part in self._captions.run([(image, style) for image in images]) for made in part]
 
+    def answer(self, images: Sequence[Image.Image], questions: Sequence[str]) -> list[Answer]:
+        return [one for (one,) in self.rank_answers(images, questions, [()] * len(images))]
+
+    def rank_answers(
+        self, images: Sequence[Image.Image], questions: Sequence[str], choices: Sequence[Sequence[str]]
+    ) -> list[list[Answer]]:
+        """As the encoder's; without choices, the one free answer."""
+        asked = list(zip(images, questions, choices, strict=True))
+        return [of_one for part in self._answers.run(asked) for of_one in part]
+
     def close(self) -> None:
-        for queue in (self._texts, self._images, self._captions):
+        for queue in (self._texts, self._images, self._captions, self._answers):
             queue.close()
 
     def _caption(self, asked: Sequence[tuple[Image.Image, str]]) -> list[Caption]:
@@ -49,6 +60,19 @@ class Batching:
             at = [i for i, one in enumerate(asked) if one[1] == style]
             captions = self._encoder.caption_images([asked[i][0] for i in at], style=style)
             made |= dict(zip(at, captions, strict=True))
+        return [made[i] for i in range(len(asked))]
+
+    def _answer(self, asked: Sequence[tuple[Image.Image, str, Sequence[str]]]) -> list[list[Answer]]:
+        made: dict[int, list[Answer]] = {}
+        for free in (True, False):
+            at = [i for i, (_, _, choices) in enumerate(asked) if bool(choices) != free]
+            images, questions = [asked[i][0] for i in at], [asked[i][1] for i in at]
+            if free:
+                found = [[one] for one in self._encoder.answer(images, questions)] if at else []
+            else:
+                choices = [asked[i][2] for i in at]
+                found = self._encoder.rank_answers(images, questions, choices) if at else []
+            made |= dict(zip(at, found, strict=True))
         return [made[i] for i in range(len(asked))]
 
 

@@ -138,6 +138,19 @@ class Client:
         request = m.convert(m.ClassifyRequest, fields)
         return self._send("POST", "/v1/classify", m.ClassifyResponse, request, *images)
 
+    def ask(
+        self,
+        images: Sequence[Picture] = (),
+        *,
+        question: str,
+        choices: Sequence[str] = (),
+        **stored: Any,
+    ) -> m.AskResponse:
+        """A question about pictures, and about stored ones: collection=…, image_keys=[…]. With choices, those are
+        ranked."""
+        request = m.convert(m.AskRequest, {"question": question, "choices": list(choices), **stored})
+        return self._send("POST", "/v1/ask", m.AskResponse, request, *images)
+
     def copy(self, images: Sequence[Picture] = (), **stored: Any) -> m.CopyResponse:
         """Product copy of pictures, and of stored ones: collection=…, image_keys=[…]. All of it is generated."""
         request = m.convert(m.CopyRequest, stored)

@@ -297,6 +297,36 @@ class ClassifyResponse(Response, kw_only=True):
     templates: list[str]
 
 
+class AskRequest(PicturesRequest, kw_only=True):
+    question: Annotated[str, Meta(min_length=1, max_length=500, pattern=NO_NUL)]
+    """in English or Chinese"""
+    choices: Annotated[list[Label], Meta(max_length=100)] = []
+    """answers to rank; empty: the model answers freely"""
+
+
+class Choice(Response):
+    answer: str
+    confidence: float
+    """of this choice among those given; all of them sum to 1"""
+
+
+class Answered(Response, kw_only=True):
+    answer: str
+    """where it is not known, words that say so"""
+    known: bool
+    """whether confidence reaches what was measured to be needed"""
+    confidence: float
+    """of the likeliest answer: its probability among all that could be said, or among the choices"""
+    choices: list[Choice]
+    """likeliest first"""
+
+
+class AskResponse(Response, kw_only=True):
+    results: list[Answered]
+    """of each picture, in order"""
+    model_id: str
+
+
 class CopyRequest(PicturesRequest, kw_only=True):
     pass
 

@@ -56,6 +56,14 @@ ROUTES = (
     ),
     Route(
         "post",
+        "/v1/ask",
+        "Answer a question about pictures, freely or by ranking given choices",
+        m.AskRequest,
+        m.AskResponse,
+        multipart=True,
+    ),
+    Route(
+        "post",
         "/v1/copy",
         "Title, description and attributes of products, generated from their pictures",
         m.CopyRequest,

@@ -16,6 +16,7 @@ COMMANDS = {
     "chat": "search.cli.chat:chat",
     "caption": "search.cli.query:caption",
     "alt": "search.cli.pictures:alt",
+    "ask": "search.cli.pictures:ask",
     "classify": "search.cli.pictures:classify",
     "copy": "search.cli.pictures:copy",
     "moderate": "search.cli.query:moderate",

@@ -1,4 +1,4 @@
-"""textmm classify, alt, copy: tasks over pictures that are in no collection."""
+"""textmm classify, ask, alt, copy: tasks over pictures that are in no collection."""
 
 from __future__ import annotations
 
@@ -71,6 +71,39 @@ def classify(
             else:
                 said = ", ".join(f"{one.label} {one.probability:.3f}" for one in found.labels)
                 click.echo(f"{path}\t{said}")
+    reading.finish()
+
+
+@click.command()
+@click.argument("image", metavar="PICTURE", type=click.Path(dir_okay=False, path_type=Path))
+@click.argument("question")
+@click.option("--choices", default="", metavar="A,B,C", help="Answers to rank, with commas between them.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@command_options
+def ask(image: Path, question: str, choices: str, as_json: bool, config: Config) -> None:
+    """Answer a QUESTION about a PICTURE, in English or Chinese; free, or the likeliest of given choices.
+
+    Exit code 1: it does not know.
+    """
+    from search import messages as m
+    from search.ask import ask as answered
+    from search.ask import check_asks
+
+    given = [choice.strip() for choice in choices.split(",") if choice.strip()]
+    request = m.convert(m.AskRequest, {"question": question, "choices": given})
+    encoder = load_encoder(config)
+    check_asks(encoder)
+    reading = _Reading(encoder, config)
+    for _, pictures in reading.batches((image,)):
+        (found,) = answered(encoder, pictures, request)
+        if as_json:
+            click.echo(m.to_json({"image": str(image), "result": found, "model_id": encoder.model_id}))
+        else:
+            click.echo(f"{found.answer} ({found.confidence:.2f})")
+            for one in found.choices:
+                click.echo(f"  {one.answer}\t{one.confidence:.3f}")
+        if not found.known:
+            raise click.exceptions.Exit(1)
     reading.finish()
 
 

@@ -1,10 +1,11 @@
-"""POST /v1/captions, /v1/classify and /v1/copy: tasks over the pictures of a request."""
+"""POST /v1/captions, /v1/classify, /v1/ask and /v1/copy: tasks over the pictures of a request."""
 
 from __future__ import annotations
 
 from flask import Blueprint, Response, request
 
 from search import messages as m
+from search.ask import ask, check_asks
 from search.classify import Classifier, check_labels
 from search.copywriting import Copywriter
 from search.engine import SearchEngine
@@ -29,6 +30,13 @@ def pictures_blueprint(engine: SearchEngine) -> Blueprint:
         message, files = read_many(request, m.ClassifyRequest)
         check_labels(message.labels, message.templates or engine.encoder.calibration.templates)
         return answer(classifier.classify(read_pictures(engine, message, files), message))
+
+    @bp.post("/ask")
+    def post_ask() -> Response:
+        message, files = read_many(request, m.AskRequest)
+        check_asks(engine.encoder)
+        answers = ask(engine.batching, read_pictures(engine, message, files), message)
+        return answer(m.AskResponse(results=answers, model_id=engine.encoder.model_id))
 
     @bp.post("/copy")
     def post_copy() -> Response:

@@ -5,7 +5,9 @@ Open questions about an attribute are right when the answer is the shop's value;
 
 - `majority`: always the most frequent value (or "yes");
 - `blind`: the model is shown a grey picture;
-- `shuffled`: the model is shown another picture of the same set.
+- `shuffled`: the model is shown another picture of the same set;
+
+and beside it how many answers are `told` (probable enough, `search/ask.py`) and how often those are right.
 
 Good: category .85, gender .75, base colour .60, yes/no .80, with `shuffled` near `blind` and `majority`.
 
@@ -23,6 +25,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from search.ask import AT_LEAST
 from tests.benchmarks.measure import print_json
 from textmm.encoder import Encoder
 from textmm.evaluate import read_data
@@ -39,22 +42,30 @@ def main() -> None:
     parser.add_argument("--fashion", required=True)
     parser.add_argument("--flickr", required=True)
     parser.add_argument("--data", type=Path, default=Path("data"))
-    parser.add_argument("--rounds", type=int, default=3, help="questions a picture")
+    parser.add_argument("--rounds", type=int, default=1, help="questions a picture")
+    parser.add_argument("--most", type=int, default=1000, help="pictures of a set, spread over it")
     arguments = parser.parse_args()
     encoder = Encoder.load(arguments.model, arguments.data / "trunks")
     figures: dict[str, dict[str, float]] = {}
     for source in (arguments.fashion, arguments.flickr):
-        data = read_data(encoder, read_source(source))
+        items = list(read_source(source))
+        data = read_data(encoder, items[:: max(1, -(-len(items) // arguments.most))])
         for language in ("en", "zh"):
             asked = questions_about(data.items, arguments.rounds, language)
             figures |= measured(encoder, data.images, asked, language)
-    print(f"{'questions':28} {'count':>6} {'right':>6} {'majority':>9} {'blind':>6} {'shuffled':>9}")
+    print(
+        f"{'questions':28} {'count':>6} {'right':>6} {'majority':>9} {'blind':>6} {'shuffled':>9} {'told':>5} {'right then':>10}"
+    )
     for name, row in figures.items():
         print(
             f"{name:28} {row['count']:6.0f} {row['right']:6.3f} {row['majority']:9.3f} {row['blind']:6.3f} "
-            f"{row['shuffled']:9.3f}"
+            f"{row['shuffled']:9.3f} {row['told']:5.2f} {row['right_when_told']:10.3f}"
         )
-    print_json("ask", {"model": encoder.model_id, "rounds": arguments.rounds}, {"figures": figures})
+    print_json(
+        "ask",
+        {"model": encoder.model_id, "rounds": arguments.rounds, "most": arguments.most},
+        {"figures": figures},
+    )
 
 
 def questions_about(items: Sequence[Item], rounds: int, language: str) -> list[tuple[int, Question]]:
@@ -76,15 +87,12 @@ def measured(
         "shuffled": [images[(i + SHUFFLED_BY) % len(images)] for i, _ in asked],
     }
     texts = [question.text for _, question in asked]
+    answers = {how: encoder.answer(pictures, texts) for how, pictures in shown.items()}
     right = {
-        how: np.array(
-            [
-                answer.text == question.answer
-                for answer, (_, question) in zip(encoder.answer(pictures, texts), asked, strict=True)
-            ]
-        )
-        for how, pictures in shown.items()
+        how: np.array([one.text == q.answer for one, (_, q) in zip(given, asked, strict=True)])
+        for how, given in answers.items()
     }
+    sure = np.array([one.confidence for one in answers["right"]])
     groups: dict[str, list[int]] = {}
     for at, (_, question) in enumerate(asked):
         kind = question.about if question.yes is None else f"{question.about}, yes or no"
@@ -95,9 +103,13 @@ def measured(
     out: dict[str, dict[str, Any]] = {}
     for name, rows in sorted(groups.items()):
         most = Counter(asked[at][1].answer for at in rows).most_common(1)[0][1]
-        out[name] = {"count": len(rows), "majority": most / len(rows)} | {
-            how: float(found[rows].mean()) for how, found in right.items()
-        }
+        told = sure[rows] >= AT_LEAST
+        out[name] = {
+            "count": len(rows),
+            "majority": most / len(rows),
+            "told": float(told.mean()),
+            "right_when_told": float(right["right"][rows][told].mean()) if told.any() else 0.0,
+        } | {how: float(found[rows].mean()) for how, found in right.items()}
     return out
 
 

@@ -1,0 +1,122 @@
+"""Questions about pictures: the encoder, the route, the SDK and the command, with a model that was never trained."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+
+from search.app import close, create_app
+from search.ask import AT_LEAST, UNKNOWN, asker
+from search.client import Client, InvalidRequest
+from search.config import Config
+from tests.conftest import NO_TRUNKS, Run
+from tests.drawn import draw, encoded
+from textmm import checkpoint
+from textmm.config import named_model
+from textmm.encoder import Encoder
+from textmm.tokenizers import BytePair
+
+RED, BLUE = draw("circle", "red"), draw("cross", "blue")
+QUESTIONS = ["what is it?", "what colour is it, would you say?", "它是什么颜色?"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    tiny = named_model("tiny")
+    assert tiny.multimodal_cfg is not None
+    decoder = replace(tiny.multimodal_cfg, questions=True)
+    words = BytePair.train(
+        QUESTIONS, decoder.vocab_size, context_length=decoder.context_length, styles=decoder.start_tokens
+    )
+    out = tmp_path_factory.mktemp("asker")
+    model = checkpoint.build(replace(tiny, multimodal_cfg=decoder), NO_TRUNKS)
+    checkpoint.save(out, model, words, name="asker")
+    return out
+
+
+@pytest.fixture(scope="module")
+def asking(folder: Path) -> Encoder:
+    return Encoder.load(str(folder), NO_TRUNKS, threads=1)
+
+
+@pytest.fixture
+def remote(config: Config, asking: Encoder) -> Iterator[Client]:
+    app = create_app(config, encoder=asking)
+    with Client("http://test", transport=httpx.WSGITransport(app=app)) as remote:
+        yield remote
+    close(app)
+
+
+def test_an_answer_depends_on_its_own_picture_and_question_alone(asking: Encoder) -> None:
+    pictures, texts = [RED, BLUE, RED], QUESTIONS
+    together = asking.answer(pictures, texts)
+    alone = [asking.answer([image], [text])[0] for image, text in zip(pictures, texts, strict=True)]
+
+    assert [one.text for one in together] == [one.text for one in alone]
+    np.testing.assert_allclose([a.confidence for a in together], [a.confidence for a in alone], rtol=1e-4)
+    assert all(0 < one.confidence <= 1 for one in together)
+
+
+def test_choices_are_ranked_by_probability_and_share_all_of_it(asking: Encoder) -> None:
+    first, second = asking.rank_answers([RED, BLUE], QUESTIONS[:2], [["red", "blue", "green"], ["yes", "no"]])
+
+    assert {one.text for one in first} == {"red", "blue", "green"} and len(second) == 2
+    for ranked in (first, second):
+        shares = [one.confidence for one in ranked]
+        assert shares == sorted(shares, reverse=True) and sum(shares) == pytest.approx(1)
+
+
+def test_a_free_answer_is_as_probable_as_its_words_one_after_the_other(asking: Encoder) -> None:
+    (answer,) = asking.answer([RED], ["what is it?"])
+    ((alone,),) = asking.rank_answers([RED], ["what is it?"], [[answer.text]])
+
+    assert alone.confidence == pytest.approx(1) and answer.confidence < 1
+
+
+def test_a_model_without_questions_says_so(encoder: Encoder) -> None:
+    assert not encoder.asks and asker(encoder) is None
+    with pytest.raises(ValueError, match="was not trained to answer questions"):
+        encoder.answer([RED], ["what is it?"])
+
+
+@pytest.mark.slow
+def test_the_route_gives_the_encoders_answers_and_does_not_know_what_is_improbable(
+    remote: Client, asking: Encoder
+) -> None:
+    expected = asking.answer([asking.fit(RED), asking.fit(BLUE)], ["what is it?"] * 2)
+
+    found = remote.ask([encoded(RED), encoded(BLUE)], question="what is it?").results
+
+    np.testing.assert_allclose([f.confidence for f in found], [e.confidence for e in expected], atol=1e-4)
+    assert all(one.confidence < AT_LEAST for one in expected)  # nothing is sure to a model of chance
+    assert [(f.known, f.answer) for f in found] == [(False, UNKNOWN[True])] * 2
+    assert remote.ask([encoded(RED)], question="这是什么?").results[0].answer == UNKNOWN[False]
+
+    ranked = remote.ask([encoded(RED)], question="what is it?", choices=["red", "blue"]).results[0]
+    assert ranked.known and ranked.answer == ranked.choices[0].answer
+    assert sum(one.confidence for one in ranked.choices) == pytest.approx(1, abs=1e-4)
+
+
+@pytest.mark.slow
+def test_a_model_without_questions_refuses_on_the_wire(demo_server: str) -> None:
+    with Client(demo_server) as remote, pytest.raises(InvalidRequest, match="was not trained to answer"):
+        remote.ask([encoded(RED)], question="what is it?")
+
+
+@pytest.mark.slow
+def test_the_command_answers_and_its_exit_code_says_whether_it_knows(
+    run: Run, folder: Path, tmp_path: Path
+) -> None:
+    picture, settings = tmp_path / "red.png", tmp_path / "own.toml"
+    picture.write_bytes(encoded(RED))
+    settings.write_text(f'data = "{tmp_path}"\n[model]\nname = "{folder}"\n')
+    asked = ("ask", picture, "what is it?", "--config", settings)
+
+    unknown, chosen = run(*asked), run(*asked, "--choices", "red, blue")
+
+    assert (unknown.code, unknown.out.split(" (")[0]) == (1, UNKNOWN[True])
+    assert chosen.code == 0
+    assert {line.split("\t")[0] for line in chosen.out.splitlines()[1:]} == {"  red", "  blue"}
