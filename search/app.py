@@ -13,7 +13,6 @@ from werkzeug.exceptions import HTTPException
 from indexer.database import Database
 from search import errors
 from search import messages as m
-from search.ask import asker
 from search.config import Config
 from search.dialogue import Dialogue
 from search.engine import SearchEngine, new_request_id
@@ -63,7 +62,7 @@ def create_app(config: Config, *, encoder: Encoder | None = None) -> Flask:
         images_blueprint(engine),
         collections_blueprint(engine),
         embeddings_blueprint(engine),
-        chat_blueprint(engine, Dialogue(engine, ask=asker(engine.encoder))),
+        chat_blueprint(engine, Dialogue(engine)),
         pictures_blueprint(engine),
         moderation_blueprint(Moderation(engine)),
         health_blueprint(engine),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from PIL import Image
 
@@ -12,9 +12,8 @@ from search.messages import BadRequest
 from textmm.encoder import Answer, Encoder
 from textmm.tokenizers import is_latin
 
-AT_LEAST = 0.4
-"""Less probable answers are not given. Of mini's free answers to unseen phrasings about fashion val, see
-docs/model-card.md."""
+AT_LEAST = 0.75
+"""Less probable answers are not given: mini's answers for yes or no, which are hardly better than chance, lie below."""
 UNKNOWN = {True: "I do not know.", False: "我不知道。"}
 """By whether a question is written in Latin letters."""
 
@@ -37,19 +36,6 @@ def ask(
     return [
         _answered(one, request.question) for one in inference.answer(images, [request.question] * len(images))
     ]
-
-
-def asker(encoder: Encoder) -> Callable[[Image.Image, str], str | None] | None:
-    """What a dialogue asks about a fitted picture: the answer, None where it is not known. None: this model answers no
-    questions."""
-    if not encoder.asks:
-        return None
-
-    def asked(image: Image.Image, question: str) -> str | None:
-        (answer,) = encoder.answer([image], [question])
-        return answer.text if answer.confidence >= AT_LEAST else None
-
-    return asked
 
 
 def _answered(best: Answer, question: str, ranked: Sequence[Answer] = ()) -> m.Answered:

@@ -35,7 +35,7 @@ def test_what_a_file_leaves_out_has_its_default_and_no_decoder_is_none() -> None
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"embed_dimm": 8}, "unknown key embed_dimm; known here: embed_dim, multimodal_cfg"),
+        ({"embed_dimm": 8}, "unknown key embed_dimm; known here: embed_dim, init_logit_bias, multimodal_cfg"),
         ({"vision_cfg": {"widht": 16}}, "unknown key widht; known here: .*width"),
         ({"text_cfg": {"vocab": 5}}, "unknown key vocab; known here: .*vocab_size"),
         ({"multimodal_cfg": {"style": ["photo"]}}, "unknown key style; known here: .*styles"),

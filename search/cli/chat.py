@@ -31,14 +31,13 @@ def chat(collection: str | None, image: Path | None, k: int, as_json: bool, conf
     Ends with the input (Ctrl-D). Exit code 2: a line could not be answered.
     """
     from search import messages as m
-    from search.ask import asker
     from search.chat import chat as answered
     from search.dialogue import Dialogue
 
     said: list[m.ChatMessage] = []
     picture: str | None = None if image is None else b64encode(image.read_bytes()).decode()
     with opened_engine(config) as engine:
-        dialogue = Dialogue(engine, ask=asker(engine.encoder))
+        dialogue = Dialogue(engine)
         while True:
             if on_terminal():
                 click.echo("> ", nl=False, err=True)

@@ -53,9 +53,8 @@ def main() -> None:
         for language in ("en", "zh"):
             asked = questions_about(data.items, arguments.rounds, language)
             figures |= measured(encoder, data.images, asked, language)
-    print(
-        f"{'questions':28} {'count':>6} {'right':>6} {'majority':>9} {'blind':>6} {'shuffled':>9} {'told':>5} {'right then':>10}"
-    )
+    head = f"{'questions':28} {'count':>6} {'right':>6} {'majority':>9} {'blind':>6} {'shuffled':>9}"
+    print(f"{head} {'told':>5} {'right then':>10}")
     for name, row in figures.items():
         print(
             f"{name:28} {row['count']:6.0f} {row['right']:6.3f} {row['majority']:9.3f} {row['blind']:6.3f} "

@@ -88,6 +88,8 @@ def precision(scores: NDArray[np.float32], wanted: list[Wanted], items: list[Ite
     out = []
     for row, want in zip(scores, wanted, strict=True):
         right = np.array([all(str(i.attributes.get(name)) == value for name, value in want) for i in items])
+        if not right.any():
+            raise ValueError(f"no picture is right for {want}: take the query out")
         out.append(right[np.argsort(-row)[:10]].sum() / min(10, right.sum()))
     return float(np.mean(out))
 
