@@ -1,9 +1,11 @@
+import tomllib
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tests.conftest import ROOT
 from textmm.questions import THINGS, Question, Questions
 from textmm.sources import Item
 
@@ -110,3 +112,21 @@ def test_own_phrasings_are_read_from_a_file(tmp_path: Path) -> None:
         Question("is it large?", "aye", "size", True),
         Question("is it small?", "nay", "size", False),
     }
+
+
+def test_the_evaluation_asks_in_words_that_training_never_had() -> None:
+    def phrasings(path: Path) -> set[str]:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+        groups = [*data["about"], data["things"]]
+        ways = [
+            group[how][language]
+            for group in groups
+            for how in ("ask", "whether")
+            for language in ("en", "zh")
+        ]
+        return {text.rstrip("?.").lower() for texts in ways for text in texts}
+
+    taught = phrasings(ROOT / "textmm" / "recipes" / SHIPPED)
+    asked = phrasings(ROOT / "tests" / "benchmarks" / "ask" / SHIPPED)
+
+    assert len(asked) > 30 and not taught & asked

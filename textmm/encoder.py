@@ -20,6 +20,7 @@ from textmm.bert import Bert
 from textmm.calibration import Calibration
 from textmm.checkpoint import LoadedModel
 from textmm.clip_tokenizer import ClipTokenizer
+from textmm.config import QUESTION
 from textmm.fusion import TextDecoder
 from textmm.image import CNN, Encoded
 from textmm.model import TextMultiModalModel
@@ -151,7 +152,7 @@ class Encoder:
     def answer(self, images: Sequence[Image.Image], questions: Sequence[str]) -> list[Answer]:
         """A free answer to each picture's question, in order. ValueError when this model answers none."""
         words, decoder = self._asked()
-        how = self._decoding(words, start=words.prompts([""])[0][0], beams=1)
+        how = self._decoding(words, start=words.style_token_id(QUESTION), beams=1)
 
         def of(tokens: Tensor, prompts: list[list[int]]) -> list[Answer]:
             said = generate.decode(decoder, tokens, how, prompts=prompts)
