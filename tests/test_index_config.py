@@ -11,7 +11,7 @@ from indexer.config import IndexConfig, IngestConfig
         (
             IndexConfig,
             {"kind": "HNSW32"},
-            "index.kind must be one of auto, exact, graph, lists, got 'HNSW32'",
+            "index.kind must be one of auto, exact, codes, graph, lists, got 'HNSW32'",
         ),
         (IndexConfig, {"recall": 1.0}, "index.recall must be 0.5 or more and below 1, got 1.0"),
         (IndexConfig, {"build_threads": 0}, "index.build_threads must be at least 1, got 0"),

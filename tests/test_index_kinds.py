@@ -1,5 +1,6 @@
 """One suite for every kind of index: what must hold whichever way a segment is searched."""
 
+import gc
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,8 +13,9 @@ import pytest
 from numpy.typing import NDArray
 
 from indexer.vectors.choice import build_segment
+from indexer.vectors.codes import best_of
 from indexer.vectors.gpu import Device, DeviceRows, Devices
-from indexer.vectors.index import VectorIndex
+from indexer.vectors.index import Allowed, VectorIndex
 from indexer.vectors.options import BuildOptions
 from indexer.vectors.planner import DEVICE, OFTEN
 from indexer.vectors.segments import (
@@ -28,7 +30,7 @@ from indexer.vectors.segments import (
 from tests.rows import overlap
 
 Rows = NDArray[np.float32]
-KINDS = ("exact", "graph", "lists")
+KINDS = ("exact", "codes", "graph", "lists")
 ON_DEVICES = (
     pytest.param("torch on cpu,cpu", id="two devices"),
     pytest.param("torch on cuda:0", marks=pytest.mark.gpu),
@@ -182,7 +184,7 @@ def test_a_batch_and_single_queries_give_the_same_answer(index: VectorIndex, que
     for given in (None, allowed):
         whole = index.search(queries, K, allowed=given)[1]
         single = np.concatenate([index.search(query[None], K, allowed=given)[1] for query in queries])
-        assert overlap(whole, single) >= 0.99
+        assert overlap(whole, single) >= 0.97  # a filter that is asked often comes to be answered another way
 
 
 def test_searches_of_many_threads_equal_the_serial_answers(index: VectorIndex, queries: Rows) -> None:
@@ -246,20 +248,52 @@ def test_an_approximate_index_that_finds_too_few_is_not_the_last_word(
     assert np.array_equal(ids, VectorIndex.over(DIM, [poor]).exactly().search(queries, 200)[1])
 
 
-def test_rows_of_many_are_kept_for_a_filter_that_is_often_asked_and_only_for_the_last_such(
-    segments: dict[str, Segment], queries: Rows, monkeypatch: pytest.MonkeyPatch
+def test_codes_are_kept_for_filters_that_are_often_asked_and_let_go_of_those_asked_longest_ago(
+    segments: dict[str, Segment], queries: Rows
 ) -> None:
-    monkeypatch.setattr("indexer.vectors.planner.KEPT_BYTES", 1000)  # 400 rows here are many
-    index = VectorIndex.over(DIM, [segments["graph"]])
-    one, other = (index.allow(ids_of(N)[start::10]) for start in (0, 1))
-    truth = [index.exactly().search(queries, K, allowed=allowed)[1] for allowed in (one, other)]
+    segment = segments["codes"]
+    index = VectorIndex.over(DIM, [segment])
+    filters = [index.allow(ids_of(N)[np.arange(N) % 3 != start % 3]) for start in range(4)]
+    kept = []
+    for allowed in filters:
+        (chosen,) = allowed.parts
+        for _ in range(OFTEN + 1):
+            chosen.asked()
+            found = chosen.positions[chosen.packed(segment).search(queries, 200)[1]]
+        best = best_of(queries, segment.halves, found, K)[1]
+        assert overlap(segment.ids[best], filters_truth(index, queries, allowed)) >= 0.97
+        kept.append(["_packed" in other.parts[0].__dict__ for other in filters])
 
-    for _ in range(OFTEN + 1):
-        assert overlap(index.search(queries, K, allowed=one)[1], truth[0]) >= 0.97
-    assert one.parts[0].keeps(segments["graph"])
-    assert np.array_equal(index.search(queries, K, allowed=one)[1], truth[0])
-    for _ in range(OFTEN + 2):
-        index.search(queries, K, allowed=other)
+    # each is of two thirds of the rows, and there is room for twice the rows
+    assert kept == [
+        [True, False, False, False],
+        [True, True, False, False],
+        [True, True, True, False],
+        [False, True, True, True],
+    ]
+    again = index.search(queries, K, allowed=filters[0])[1]
+    assert overlap(again, filters_truth(index, queries, filters[0])) >= 0.97
 
-    assert "_gathered" in other.parts[0].__dict__ and "_gathered" not in one.parts[0].__dict__
-    assert np.array_equal(index.search(queries, K, allowed=other)[1], truth[1])
+
+def filters_truth(index: VectorIndex, queries: Rows, allowed: Allowed) -> NDArray[np.int64]:
+    return index.exactly().search(queries, K, allowed=allowed)[1]
+
+
+def test_of_packed_codes_faiss_keeps_no_hold_and_we_do(segments: dict[str, Segment], queries: Rows) -> None:
+    """What an IndexRefine stands on may be freed while it is used; ours lives as long as its segment."""
+    segment = replace(segments["codes"])
+    before = segment.search_approximate(queries, K, 100)[1]
+    gc.collect()
+    junk = [np.ones(N * 4, np.uint8) for _ in range(50)]
+
+    assert np.array_equal(segment.search_approximate(queries, K, 100)[1], before) and len(junk) == 50
+
+
+@pytest.mark.parametrize(("dim", "kind"), [(30, "graph"), (24, "graph"), (64, "codes")])
+def test_vectors_that_do_not_fall_into_parts_have_no_codes(dim: int, kind: str) -> None:
+    rows = np.random.default_rng(5).normal(size=(3000, dim)).astype(np.float32)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+
+    built = build_segment(ids_of(3000), rows, BuildOptions(kind=kind))
+
+    assert (built.kind, built.codes is not None) == (kind, kind == "codes")

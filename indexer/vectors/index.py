@@ -227,7 +227,7 @@ class VectorIndex:
 
     def approximate_segments(self) -> set[int]:
         """Which there are, by identity: what is known of the recall of some says nothing of others."""
-        return {id(part.segment) for part in self.parts if part.segment.approximate is not None}
+        return {id(part.segment) for part in self.parts if part.segment.kind != "exact"}
 
     @property
     def is_approximate(self) -> bool:

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import threading
 import weakref
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,18 +13,23 @@ import faiss
 import numpy as np
 
 from indexer.columns import Mask, count
+from indexer.vectors.codes import packed_part
 from indexer.vectors.segments import Positions, Segment, exact_segment
 
-SCAN, JUMP, COPY, TEST = 0.08e-6, 0.30e-6, 0.45e-6, 1.2e-6
+SCAN, JUMP, COPY, TEST, PACK = 0.08e-6, 0.30e-6, 0.45e-6, 1.2e-6, 0.3e-6
 """Milliseconds, the first three a dimension: to compare a row after its neighbour, to compare one far from the last, to
-copy it out first; and to ask a bitmap about a row. Measured once on AVX-512; their proportions decide."""
+copy it out first; to ask a bitmap about a row; and, a dimension, to put codes together. Measured once on AVX-512; their
+proportions decide."""
 AGAIN = 2.0
 """What a widened search of an approximate index is expected to cost in the end: where hits go against the filter, it
 begins again with more."""
 KEPT_BYTES = 8_000_000
 """Up to this size the rows of a filter are kept together beside it, for the next query."""
-LARGEST_KEPT, OFTEN = 1 / 8, 3
-"""Of a segment: up to so large a part is kept of the filter that was asked last, once it has been asked so often."""
+OFTEN = 3
+"""Of a filter that was asked so often the codes are kept beside it;"""
+KEPT_CODES = 2
+"""of all filters together so many times a segment's own, those that were asked last."""
+_keeping = threading.Lock()
 
 
 class Chosen:
@@ -52,30 +58,45 @@ class Chosen:
             kept = exact_segment(self.positions, segment.halves[self.positions])
             if self.keeps(segment):
                 self.__dict__["_gathered"] = kept
-                if self.bytes_gathered(segment) > KEPT_BYTES:
-                    self._instead_of_the_last(segment)
+        return kept
+
+    def keeps(self, segment: Segment) -> bool:
+        """Whether its rows are so few that they are kept."""
+        return self.count * 2 * segment.dim <= KEPT_BYTES
+
+    def packed(self, segment: Segment) -> faiss.IndexPQFastScan:
+        """The codes of these rows, in the order of their positions; kept when they are often asked for."""
+        assert segment.codes is not None
+        kept: faiss.IndexPQFastScan | None = self.__dict__.get("_packed")
+        if kept is None:
+            kept = packed_part(segment.codes, self.positions)
+        if self.is_often_asked:
+            self.__dict__["_packed"] = kept
+            self._make_room(segment)
         return kept
 
     def asked(self) -> None:
         """One more query is about these rows."""
         self._asked += 1
 
-    def keeps(self, segment: Segment) -> bool:
-        size = self.bytes_gathered(segment)
-        often = self._asked > OFTEN and self.count <= LARGEST_KEPT * segment.count
-        return size <= KEPT_BYTES or often
+    @property
+    def is_often_asked(self) -> bool:
+        return self._asked > OFTEN
 
-    def _instead_of_the_last(self, segment: Segment) -> None:
-        """Of many rows a segment keeps one filter's."""
-        last = segment.__dict__.get("_kept_of")
-        other = None if last is None else last()
-        if other is not None and other is not self:
-            other.__dict__.pop("_gathered", None)
-            other._asked = 0
-        segment.__dict__["_kept_of"] = weakref.ref(self)
-
-    def bytes_gathered(self, segment: Segment) -> int:
-        return self.count * 2 * segment.dim
+    def _make_room(self, segment: Segment) -> None:
+        """Those filters of the segment let go of their codes that were not asked for longest."""
+        with _keeping:
+            before = [one for ref in segment.__dict__.get("_kept", ()) if (one := ref()) not in (None, self)]
+            room = KEPT_CODES * segment.count - self.count
+            kept = [self]
+            for one in before:
+                room -= one.count
+                if room >= 0:
+                    kept.append(one)
+                else:
+                    one.__dict__.pop("_packed", None)
+                    one._asked = 0
+            segment.__dict__["_kept"] = [weakref.ref(one) for one in kept]
 
 
 @dataclass(frozen=True)
@@ -89,15 +110,19 @@ class Way:
     """Of a widened search: hits to find among which k are expected to pass; of filtered lists: how many lists."""
 
 
-EXACT, DEVICE, GATHERED, BITMAP, WIDENED, LISTS, WIDENED_LISTS = (
+EXACT, DEVICE, GATHERED, CODES, BITMAP, WIDENED, LISTS, WIDENED_LISTS = (
     "exact",
     "exact on a device",
     "exact over the allowed rows",
+    "codes of the allowed rows",
     "exact with a bitmap",
     "exact, widened",
     "lists with a bitmap",
     "lists, widened",
 )
+CODES_AGAIN = 2
+"""Hits by codes that are compared again under a filter, times those without one: all that pass may lie far away, where
+codes tell rows apart less well."""
 NEARLY_ALL = 0.9
 """Share of a segment's rows from which on a filter is hardly one."""
 LEAST_LISTS, LEAST_LISTS_OF_MANY = 8, 16
@@ -122,16 +147,15 @@ def _filtered(segment: Segment, k: int, chosen: Chosen) -> list[Way]:
     keeps = chosen.keeps(segment)
     fetch = widened(k, rows, allowed)
     pace = _scan_ms(segment) / max(1e-9, rows * dim * SCAN)  # of this machine
-    gathered = Way(GATHERED, pace * allowed * dim * (SCAN if keeps else COPY))
-    if keeps:
-        return [gathered]  # exact, and soon as quick as anything: where its rows lie plays no part
     found = [
-        gathered,
+        Way(GATHERED, pace * allowed * dim * (SCAN if keeps else COPY)),
         Way(BITMAP, pace * (rows * TEST + allowed * dim * JUMP)),
         Way(WIDENED, pace * 1.1 * rows * dim * SCAN, fetch),
     ]
-    if segment.tuning is not None and segment.kind == "graph" and fetch < rows // 2:
-        found.append(Way("graph, widened", AGAIN * segment.tuning.ms(fetch), fetch))
+    if segment.tuning is not None and segment.codes is not None and allowed < NEARLY_ALL * rows:
+        found += _coded(segment, k, chosen, pace)
+    if segment.tuning is not None and segment.kind in ("codes", "graph") and fetch < rows // 2:
+        found.append(Way(f"{segment.kind}, widened", AGAIN * segment.tuning.ms(fetch), fetch))
     if segment.tuning is not None and segment.kind == "lists":
         reach = reach_of(segment, fetch, allowed)
         probed = filtered_lists(segment, reach, allowed)
@@ -140,6 +164,18 @@ def _filtered(segment: Segment, k: int, chosen: Chosen) -> list[Way]:
         found.append(Way(LISTS, segment.tuning.ms(k) + AGAIN * scanned * each, probed))
         found.append(Way(WIDENED_LISTS, segment.tuning.ms(reach), fetch))
     return found
+
+
+def _coded(segment: Segment, k: int, chosen: Chosen, pace: float) -> list[Way]:
+    """By the codes of the rows that pass: that takes its part of the time, wherever they lie."""
+    assert segment.tuning is not None
+    fetch = CODES_AGAIN * max(k, segment.tuning.coded_effort(k))
+    if fetch > chosen.count // 2:
+        return []
+    scanned = segment.tuning.coded_ms(k) * chosen.count / segment.count
+    put_together = 0.0 if chosen.is_often_asked else pace * chosen.count * segment.dim * PACK
+    compared = pace * fetch * segment.dim * JUMP
+    return [Way(CODES, scanned + put_together + compared, fetch)]
 
 
 def reach_of(segment: Segment, fetch: int, allowed: int) -> int:

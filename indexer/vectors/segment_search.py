@@ -9,8 +9,10 @@ from collections.abc import Callable
 
 import numpy as np
 
+from indexer.vectors.codes import best_of
 from indexer.vectors.planner import (
     BITMAP,
+    CODES,
     DEVICE,
     EXACT,
     GATHERED,
@@ -49,19 +51,11 @@ def _go(
     """One way; None when it found too few."""
     if way.name == EXACT:
         return segment.search_exact(vectors, k)
-    if way.name == GATHERED:
-        assert chosen is not None
-        gathered = chosen.gathered(segment)
-        scores, at = gathered.search_exact(vectors, k)
-        return scores, gathered.ids[at]
-    if way.name == BITMAP:
-        assert chosen is not None
-        return segment.search_exact(vectors, k, chosen.selector)
     if way.name == DEVICE:
         return _on_device(segment, vectors, k, chosen)
-    if way.name == LISTS:
+    if way.name in OF_THE_CHOSEN:
         assert chosen is not None
-        return _in_lists(segment, vectors, k, chosen, way.fetch)
+        return _among(segment, vectors, k, chosen, effort, way)
     if way.name == WIDENED:
         return _widened(segment.search_exact, vectors, k, chosen, way, segment)
 
@@ -82,6 +76,24 @@ def _go(
     return _widened(near, vectors, k, chosen, way, segment)
 
 
+OF_THE_CHOSEN = (GATHERED, CODES, BITMAP, LISTS)
+"""Ways that look at no other rows."""
+
+
+def _among(
+    segment: Segment, vectors: Vectors, k: int, chosen: Chosen, effort: float, way: Way
+) -> tuple[Vectors, Positions] | None:
+    if way.name == GATHERED:
+        gathered = chosen.gathered(segment)
+        scores, at = gathered.search_exact(vectors, k)
+        return scores, gathered.ids[at]
+    if way.name == CODES:
+        return _by_codes(segment, vectors, k, chosen, round(way.fetch * effort))
+    if way.name == LISTS:
+        return _in_lists(segment, vectors, k, chosen, way.fetch)
+    return segment.search_exact(vectors, k, chosen.selector)
+
+
 def _on_device(
     segment: Segment, vectors: Vectors, k: int, chosen: Chosen | None
 ) -> tuple[Vectors, Positions] | None:
@@ -92,6 +104,16 @@ def _on_device(
     except DeviceFailed as error:
         logger.warning("searched without the device: %s", error)
         return None
+
+
+def _by_codes(
+    segment: Segment, vectors: Vectors, k: int, chosen: Chosen, fetch: int
+) -> tuple[Vectors, Positions] | None:
+    """The k best of the chosen rows, out of `fetch` by their codes."""
+    _, found = chosen.packed(segment).search(vectors, min(max(k, fetch), chosen.count))
+    if (found < 0).any():
+        return None
+    return best_of(vectors, segment.halves, chosen.positions[found], k)
 
 
 def _in_lists(

@@ -25,13 +25,14 @@ from numpy.typing import NDArray
 
 from indexer.columns import Mask
 from indexer.ids import Ids, places
+from indexer.vectors.codes import packed
 from indexer.vectors.tuning import Tuning
 
 Vectors = NDArray[np.float32]
 Halves = NDArray[np.float16]
 Positions = NDArray[np.int64]
-Kind = Literal["exact", "graph", "lists"]
-IDS, ROWS, APPROXIMATE = "ids.npy", "rows.faiss", "approximate.faiss"
+Kind = Literal["exact", "codes", "graph", "lists"]
+IDS, ROWS, CODES, APPROXIMATE = "ids.npy", "rows.faiss", "codes.faiss", "approximate.faiss"
 """Endings of a segment's files."""
 NEIGHBOURS, CONSTRUCTION = 20, 60
 """Of a row in a graph on the upper levels, twice as many on the lowest; and hits kept while its place is sought. Of
@@ -79,7 +80,9 @@ class Segment:
     exact: faiss.IndexScalarQuantizer
     """All rows as half floats, which is how they are stored in SQL: searching them is exact search."""
     approximate: Any = None
-    """A graph (HNSW) over the exact rows, or inverted lists of 8-bit codes; None in an exact segment."""
+    """A graph (HNSW) over the exact rows, or inverted lists of 8-bit codes; None where rows or codes are scanned."""
+    codes: faiss.IndexPQ | None = None
+    """Of all rows (`codes.py`), in the order of the ids; None where they are few, or codes miss too many."""
     tuning: Tuning | None = None
     """What was measured when the approximate index was built."""
     held: Held | None = None
@@ -96,12 +99,12 @@ class Segment:
     @property
     def kind(self) -> Kind:
         if self.approximate is None:
-            return "exact"
+            return "exact" if self.codes is None else "codes"
         return "lists" if isinstance(self.approximate, faiss.IndexIVF) else "graph"
 
     def exactly(self) -> Segment:
         """The same rows without the approximate index."""
-        return self if self.approximate is None else Segment(self.ids, self.exact, held=self.held)
+        return self if self.kind == "exact" else Segment(self.ids, self.exact, held=self.held)
 
     @cached_property
     def _runs(self) -> list[tuple[int, Ids]]:
@@ -124,8 +127,12 @@ class Segment:
 
     @cached_property
     def _refined(self) -> faiss.IndexRefine:
-        """Lists, whose hits are compared again with the exact rows."""
-        return faiss.IndexRefine(self.approximate, self.exact)
+        """Lists or codes, whose hits are compared again with the exact rows."""
+        if self.approximate is not None:
+            return faiss.IndexRefine(self.approximate, self.exact)
+        assert self.codes is not None
+        self.__dict__["_packed"] = base = packed(self.codes)  # FAISS keeps no hold on it
+        return faiss.IndexRefine(base, self.exact)
 
     def search_exact(
         self, vectors: Vectors, k: int, selector: faiss.IDSelector | None = None
@@ -141,10 +148,15 @@ class Segment:
     ) -> tuple[Vectors, Positions]:
         """The same, of the rows that the approximate index finds: cosines are exact, rows may be missed.
 
-        `effort`: hits that a graph keeps on its way (efSearch), lists that are looked through (nprobe). `selector`: of
-        lists only; a graph would end among rows that do not pass.
+        `effort`: hits that a graph keeps on its way (efSearch), lists that are looked through (nprobe), hits by codes
+        that are compared again. `selector`: of lists only; a graph would end among rows that do not pass.
         """
         parameters: Any
+        if self.kind == "codes":
+            factor = min(max(effort, k), self.count) / k
+            parameters = faiss.IndexRefineSearchParameters(k_factor=factor)  # type: ignore[call-arg]
+            scanned: tuple[Vectors, Positions] = self._refined.search(vectors, k, params=parameters)
+            return scanned
         if self.kind == "graph":
             parameters = faiss.SearchParametersHNSW(efSearch=max(effort, k))  # type: ignore[attr-defined]
             found: tuple[Vectors, Positions] = self.approximate.search(vectors, k, params=parameters)
@@ -210,7 +222,12 @@ def add_rows(index: Any, halves: Halves) -> None:
 def write_segment(segment: Segment, folder: Path, stem: str) -> dict[str, str]:
     """Write its files, each whole or not at all; ending -> sha256. Raises OSError (a full disk), nothing is left."""
     written: dict[str, str] = {}
-    parts = {IDS: segment.ids, ROWS: segment.exact, APPROXIMATE: segment.approximate}
+    parts = {
+        IDS: segment.ids,
+        ROWS: segment.exact,
+        CODES: segment.codes,
+        APPROXIMATE: segment.approximate,
+    }
     try:
         for ending, part in parts.items():
             if part is not None:
@@ -270,7 +287,7 @@ def read_segment(
     if isinstance(approximate, faiss.IndexHNSW):
         approximate.own_fields, approximate.storage = False, parts[ROWS]
         parts[ROWS].thisown = True  # SWIG gave it to the graph, which does not free it
-    return Segment(np.asarray(parts[IDS]), parts[ROWS], approximate, tuning)
+    return Segment(np.asarray(parts[IDS]), parts[ROWS], approximate, parts.get(CODES), tuning)
 
 
 def _check(path: Path, digest: str) -> None:
@@ -284,7 +301,7 @@ def _check(path: Path, digest: str) -> None:
 
 
 def delete_segment(folder: Path, stem: str) -> None:
-    for ending in (IDS, ROWS, APPROXIMATE):
+    for ending in (IDS, ROWS, CODES, APPROXIMATE):
         with suppress(FileNotFoundError):
             (folder / f"{stem}.{ending}").unlink()
 
