@@ -33,7 +33,7 @@ from indexer.vectors.segments import (
     Segment,
     Vectors,
     add_rows,
-    candidates,
+    compared_again,
     untrained_lists,
 )
 
@@ -101,7 +101,7 @@ class _Shard:
         queries = torch.from_numpy(vectors).to(self._device.name)
         passes = None if mask is None else torch.from_numpy(mask).to(self._device.name)
         k = min(k, self.count)
-        by_faiss = self._device.finder == "faiss" and passes is None and candidates(k) <= MOST_HITS
+        by_faiss = self._device.finder == "faiss" and passes is None and compared_again(k) <= MOST_HITS
         found = []
         for some in torch.split(queries, QUERIES_AT_A_TIME):
             found.append(self._by_faiss(some, k) if by_faiss else self._by_torch(some, k, passes))
@@ -125,7 +125,7 @@ class _Shard:
 
     def _by_faiss(self, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
         """Hits by half-precision queries, some more than k, compared again in float32."""
-        fetch = min(candidates(k), self.count)
+        fetch = min(compared_again(k), self.count)
         halves = queries.half().contiguous()
         scores = torch.empty(len(queries), fetch, device=self._rows.device)
         at = torch.empty(len(queries), fetch, dtype=torch.int64, device=self._rows.device)
@@ -257,6 +257,11 @@ def _lists_on(device: Device, segment: Segment) -> Any:
     index.clustering_index = faiss.index_cpu_to_gpu(device.resources, device.number, flat)
     index.train(sample)
     index.clustering_index = None
+    if not isinstance(
+        index, faiss.IndexIVFScalarQuantizer
+    ):  # codes of four bits are scanned on processors only
+        add_rows(index, segment.halves)
+        return index
     there = faiss.index_cpu_to_gpu(device.resources, device.number, index)
     add_rows(there, segment.halves)
     return faiss.index_gpu_to_cpu(there)

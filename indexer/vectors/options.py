@@ -16,6 +16,6 @@ class BuildOptions:
     exact_rows: int = 20_000
     """Up to so many rows exact search is fast enough."""
     memory_mb: float = 0.0
-    """Of the approximate index; 0: no limit. A graph goes through the exact rows, which count; lists and codes have bytes
-    of their own (a row: dim + 8, dim / 8), and the exact rows, mapped from their file, need not stay in memory."""
+    """Of the approximate index; 0: no limit. A graph goes through the exact rows, which count; lists and codes have
+    bytes of their own, and the exact rows, mapped from their file, need not stay in memory."""
     threads: int = 1

@@ -161,7 +161,8 @@ def _filtered(segment: Segment, k: int, chosen: Chosen) -> list[Way]:
         probed = filtered_lists(segment, reach, allowed)
         scanned = pace * rows * probed / segment.approximate.nlist
         each = TEST + dim * SCAN * allowed / rows
-        found.append(Way(LISTS, segment.tuning.ms(k) + AGAIN * scanned * each, probed))
+        if segment.codes is None:  # codes of four bits are scanned in blocks, whether rows pass or not
+            found.append(Way(LISTS, segment.tuning.ms(k) + AGAIN * scanned * each, probed))
         found.append(Way(WIDENED_LISTS, segment.tuning.ms(reach), fetch))
     return found
 

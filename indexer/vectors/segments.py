@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from indexer.columns import Mask
 from indexer.ids import Ids, places
-from indexer.vectors.codes import packed
+from indexer.vectors.codes import BITS, NUMBERS, packed
 from indexer.vectors.tuning import Tuning
 
 Vectors = NDArray[np.float32]
@@ -37,6 +37,9 @@ IDS, ROWS, CODES, APPROXIMATE = "ids.npy", "rows.faiss", "codes.faiss", "approxi
 NEIGHBOURS, CONSTRUCTION = 20, 60
 """Of a row in a graph on the upper levels, twice as many on the lowest; and hits kept while its place is sought. Of
 100,000 overlapping rows of 256 at recall .98, 32 neighbours were a tenth faster and made the index a seventh larger."""
+CODES_IN_LISTS = 1.5
+"""Hits in lists of codes that are compared again, times those that all codes need: both together must reach the recall.
+"""
 CHUNK = 65_536
 """Rows handed to FAISS at a time, as float32."""
 
@@ -80,7 +83,8 @@ class Segment:
     exact: faiss.IndexScalarQuantizer
     """All rows as half floats, which is how they are stored in SQL: searching them is exact search."""
     approximate: Any = None
-    """A graph (HNSW) over the exact rows, or inverted lists of 8-bit codes; None where rows or codes are scanned."""
+    """A graph (HNSW) over the exact rows, or inverted lists: of codes where the segment has them, else of 8 bits a
+    number; None where rows or codes are scanned."""
     codes: faiss.IndexPQ | None = None
     """Of all rows (`codes.py`), in the order of the ids; None where they are few, or codes miss too many."""
     tuning: Tuning | None = None
@@ -162,13 +166,20 @@ class Segment:
             found: tuple[Vectors, Positions] = self.approximate.search(vectors, k, params=parameters)
             return found
         base: Any = faiss.SearchParametersIVF(nprobe=effort, sel=selector)  # type: ignore[call-arg]
-        parameters = faiss.IndexRefineSearchParameters(k_factor=candidates(k) / k, base_index_params=base)  # type: ignore[call-arg]
+        factor = min(self.candidates(k), self.count) / k
+        parameters = faiss.IndexRefineSearchParameters(k_factor=factor, base_index_params=base)  # type: ignore[call-arg]
         found = self._refined.search(vectors, k, params=parameters)
         return found
 
+    def candidates(self, k: int) -> int:
+        """Hits in lists that are compared again exactly, for the best k."""
+        if self.codes is None or self.tuning is None:
+            return compared_again(k)
+        return max(k, round(CODES_IN_LISTS * self.tuning.coded_effort(k)))
 
-def candidates(k: int) -> int:
-    """Hits by 8-bit codes that are compared again exactly, for the best k."""
+
+def compared_again(k: int) -> int:
+    """Of hits by 8 bits or a half float a number, for the best k."""
     return k + max(10, k // 2)
 
 
@@ -195,16 +206,21 @@ def graph_over(segment: Segment) -> Any:
 
 
 def lists_over(segment: Segment) -> Any:
-    """Inverted lists (FAISS's IVF) for 8-bit codes, trained and empty."""
+    """Inverted lists (FAISS's IVF), trained and empty."""
     index, sample = untrained_lists(segment)
     index.train(sample)
     return index
 
 
 def untrained_lists(segment: Segment) -> tuple[Any, Vectors]:
-    """Some four times the square root of the rows, and the rows [n, d] to train them by."""
-    lists = 1 << max(4, round(np.log2(4 * np.sqrt(segment.count))))
-    index: Any = faiss.index_factory(segment.dim, f"IVF{lists},SQ8", faiss.METRIC_INNER_PRODUCT)
+    """As many as the square root of the rows where codes are scanned, which is quick; else four times as many. And the
+    rows [n, d] to train them by."""
+    coded = segment.codes is not None
+    lists = 1 << max(4, round(np.log2((1 if coded else 4) * np.sqrt(segment.count))))
+    kind = f"PQ{segment.dim // NUMBERS}x{BITS}fs" if coded else "SQ8"
+    index: Any = faiss.index_factory(segment.dim, f"IVF{lists},{kind}", faiss.METRIC_INNER_PRODUCT)
+    if coded:
+        index.by_residual = False  # one table of distances a query, not one a list
     halves, most = segment.halves, 64 * lists
     if segment.count > most:
         halves = halves[np.sort(np.random.default_rng(0).choice(segment.count, most, replace=False))]
