@@ -6,7 +6,7 @@ numbers take 0.15 ms on one core, a seventeenth of exact search. Whatever part o
 codes can be put together in milliseconds, and searching them takes that part of the time.
 """
 
-# n queries, m rows, c candidates, d embed_dim
+# m rows, d embed_dim
 
 from __future__ import annotations
 
@@ -22,8 +22,6 @@ NUMBERS, BITS = 4, 4
 LEAST_DIM = 32
 TRAINED_BY = 16_384
 """Rows"""
-COMPARED_AT_ONCE = 64
-"""Queries whose candidates are compared again at a time: each needs c rows of float32."""
 
 
 def can_code(dim: int) -> bool:
@@ -64,15 +62,3 @@ def _rows(codes: faiss.IndexPQ) -> Codes:
     held: Any = codes.codes
     rows: Codes = faiss.rev_swig_ptr(held.data(), codes.ntotal * codes.code_size)
     return rows.reshape(codes.ntotal, codes.code_size)
-
-
-def best_of(
-    vectors: NDArray[np.float32], halves: NDArray[np.float16], at: NDArray[np.int64], k: int
-) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """The k best of the candidates at [n, c], by cosine with the rows [m, d]: (cosines [n, k], positions [n, k])."""
-    scores = np.empty(at.shape, np.float32)
-    for start in range(0, len(at), COMPARED_AT_ONCE):
-        rows = slice(start, start + COMPARED_AT_ONCE)
-        scores[rows] = np.einsum("nd,ncd->nc", vectors[rows], halves[at[rows]].astype(np.float32))
-    order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
-    return np.take_along_axis(scores, order, 1), np.take_along_axis(at, order, 1)

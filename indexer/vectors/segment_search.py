@@ -9,7 +9,6 @@ from collections.abc import Callable
 
 import numpy as np
 
-from indexer.vectors.codes import best_of
 from indexer.vectors.planner import (
     BITMAP,
     CODES,
@@ -24,7 +23,7 @@ from indexer.vectors.planner import (
     reach_of,
     ways,
 )
-from indexer.vectors.segments import DeviceFailed, Positions, Segment, Vectors
+from indexer.vectors.segments import DeviceFailed, Positions, Segment, Vectors, exact_segment
 
 logger = logging.getLogger(__name__)
 
@@ -113,7 +112,18 @@ def _by_codes(
     _, found = chosen.packed(segment).search(vectors, min(max(k, fetch), chosen.count))
     if (found < 0).any():
         return None
-    return best_of(vectors, segment.halves, chosen.positions[found], k)
+    compared = [
+        best_of(query[None], segment, at, k)
+        for query, at in zip(vectors, chosen.positions[found], strict=True)
+    ]
+    return np.concatenate([scores for scores, _ in compared]), np.concatenate([at for _, at in compared])
+
+
+def best_of(query: Vectors, segment: Segment, at: Positions, k: int) -> tuple[Vectors, Positions]:
+    """The k best of the rows at these positions for one query [1, d]: (cosines [1, k], positions [1, k])."""
+    some = exact_segment(at, segment.halves[at])
+    scores, order = some.search_exact(query, k)
+    return scores, at[order]
 
 
 def _in_lists(

@@ -37,7 +37,7 @@ IDS, ROWS, CODES, APPROXIMATE = "ids.npy", "rows.faiss", "codes.faiss", "approxi
 NEIGHBOURS, CONSTRUCTION = 20, 60
 """Of a row in a graph on the upper levels, twice as many on the lowest; and hits kept while its place is sought. Of
 100,000 overlapping rows of 256 at recall .98, 32 neighbours were a tenth faster and made the index a seventh larger."""
-CODES_IN_LISTS = 1.5
+CODES_IN_LISTS = 1.25
 """Hits in lists of codes that are compared again, times those that all codes need: both together must reach the recall.
 """
 CHUNK = 65_536
