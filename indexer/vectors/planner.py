@@ -120,7 +120,7 @@ EXACT, DEVICE, GATHERED, CODES, BITMAP, WIDENED, LISTS, WIDENED_LISTS = (
     "lists with a bitmap",
     "lists, widened",
 )
-CODES_AGAIN = 1.5
+CODES_AGAIN = 2
 """Hits by codes that are compared again under a filter, times those without one: all that pass may lie far away, where
 codes tell rows apart less well."""
 NEARLY_ALL = 0.9
@@ -170,7 +170,7 @@ def _filtered(segment: Segment, k: int, chosen: Chosen) -> list[Way]:
 def _coded(segment: Segment, k: int, chosen: Chosen, pace: float) -> list[Way]:
     """By the codes of the rows that pass: that takes its part of the time, wherever they lie."""
     assert segment.tuning is not None
-    fetch = round(CODES_AGAIN * max(k, segment.tuning.coded_effort(k)))
+    fetch = CODES_AGAIN * max(k, segment.tuning.coded_effort(k))
     if fetch > chosen.count // 2:
         return []
     scanned = segment.tuning.coded_ms(k) * chosen.count / segment.count
