@@ -248,7 +248,8 @@ def test_an_approximate_index_that_finds_too_few_is_not_the_last_word(
     approximate = (graph_over if kind == "graph" else lists_over)(segments[kind])
     add_rows(approximate, segments["exact"].halves[:100])
     poor = replace(segments[kind], approximate=approximate)
-    poor.__dict__["_refined"] = faiss.IndexRefine(approximate, exact_segment(ids_of(100), rows[:100]).exact)
+    known = exact_segment(ids_of(100), rows[:100])
+    poor.__dict__["_refined"] = faiss.IndexRefine(approximate, known.exact), known
 
     _, ids = VectorIndex.over(DIM, [poor]).search(queries, 200)
 

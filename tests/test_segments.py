@@ -272,6 +272,9 @@ for thread in threads:
 
 @pytest.mark.slow
 def test_faiss_crashes_when_threads_share_the_parameters_of_a_filtered_search() -> None:
-    ran = subprocess.run([sys.executable, "-c", SHARED_PARAMETERS], capture_output=True)
+    codes = (
+        subprocess.run([sys.executable, "-c", SHARED_PARAMETERS], capture_output=True).returncode
+        for _ in range(5)  # on a busy machine threads may happen not to meet
+    )
 
-    assert ran.returncode < 0, "fixed in faiss? Then VectorIndex may share them"
+    assert any(code < 0 for code in codes), "fixed in faiss? Then VectorIndex may share them"

@@ -130,13 +130,14 @@ class Segment:
         return flat.view(np.float16).reshape(-1, self.dim)
 
     @cached_property
-    def _refined(self) -> faiss.IndexRefine:
-        """Lists or codes, whose hits are compared again with the exact rows."""
-        if self.approximate is not None:
-            return faiss.IndexRefine(self.approximate, self.exact)
-        assert self.codes is not None
-        self.__dict__["_packed"] = base = packed(self.codes)  # FAISS keeps no hold on it
-        return faiss.IndexRefine(base, self.exact)
+    def _refined(self) -> tuple[faiss.IndexRefine, Any]:
+        """Lists or codes, whose hits are compared again with the exact rows; and they themselves: FAISS keeps no
+        hold on them."""
+        base = self.approximate
+        if base is None:
+            assert self.codes is not None
+            base = packed(self.codes)
+        return faiss.IndexRefine(base, self.exact), base
 
     def search_exact(
         self, vectors: Vectors, k: int, selector: faiss.IDSelector | None = None
@@ -159,23 +160,24 @@ class Segment:
         if self.kind == "codes":
             factor = min(max(effort, k), self.count) / k
             parameters = faiss.IndexRefineSearchParameters(k_factor=factor)  # type: ignore[call-arg]
-            scanned: tuple[Vectors, Positions] = self._refined.search(vectors, k, params=parameters)
+            scanned: tuple[Vectors, Positions] = self._refined[0].search(vectors, k, params=parameters)
             return scanned
         if self.kind == "graph":
             parameters = faiss.SearchParametersHNSW(efSearch=max(effort, k))  # type: ignore[attr-defined]
             found: tuple[Vectors, Positions] = self.approximate.search(vectors, k, params=parameters)
             return found
         base: Any = faiss.SearchParametersIVF(nprobe=effort, sel=selector)  # type: ignore[call-arg]
-        factor = min(self.candidates(k), self.count) / k
+        factor = min(self._candidates(k, effort), self.count) / k
         parameters = faiss.IndexRefineSearchParameters(k_factor=factor, base_index_params=base)  # type: ignore[call-arg]
-        found = self._refined.search(vectors, k, params=parameters)
+        found = self._refined[0].search(vectors, k, params=parameters)
         return found
 
-    def candidates(self, k: int) -> int:
-        """Hits in lists that are compared again exactly, for the best k."""
+    def _candidates(self, k: int, effort: int) -> int:
+        """Hits in lists that are compared again exactly, for the best k; of codes the more, the wider the search."""
         if self.codes is None or self.tuning is None:
             return compared_again(k)
-        return max(k, round(CODES_IN_LISTS * self.tuning.coded_effort(k)))
+        wider = max(1.0, effort / max(1, self.tuning.effort(k)))
+        return max(k, round(CODES_IN_LISTS * wider * self.tuning.coded_effort(k)))
 
 
 def compared_again(k: int) -> int:
