@@ -22,8 +22,8 @@ class DatabaseConfig:
 @dataclass(frozen=True, kw_only=True)
 class IndexConfig:
     kind: str = "auto"
-    """auto: exact search while it is fast enough, then whichever of graph and lists is quicker at the recall asked for,
-    measured on the segment's own rows. exact, graph (HNSW), lists (IVF): that one."""
+    """auto: exact search while it is fast enough, then the quickest of codes, lists and graph at the recall asked for,
+    measured on the segment's own rows. exact, codes (PQ), graph (HNSW), lists (IVF): that one."""
     recall: float = 0.98
     """Recall@10 that an approximate index must reach against exact search, or it is not used."""
     exact_rows: int = 20_000

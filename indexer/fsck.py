@@ -93,6 +93,10 @@ class Fsck:
             segment = read_segment(self._folder, build.file, build.files)
         except IndexFileBroken as error:
             return str(error)
+        parts = {"codes": segment.codes, "rows of its approximate index": segment.approximate}
+        for name, part in parts.items():
+            if part is not None and part.ntotal != segment.count:
+                return f"{build.file} has {part.ntotal} {name}, and {segment.count} rows"
         rows = self._checks.indexed(one, target, from_seq=link.from_seq, through_seq=link.through_seq)
         lacks, more = np.setdiff1d(rows.ids, segment.ids), np.setdiff1d(segment.ids, rows.ids)
         if len(lacks) or len(more) or segment.count != len(rows.ids):

@@ -65,7 +65,7 @@ def test_trunks_may_lie_elsewhere() -> None:
         ({"model": {"threads": 0}}, r"model\.threads must be at least 1, got 0"),
         (
             {"index": {"kind": "HNSW32"}},
-            r"index\.kind must be one of auto, exact, graph, lists, got 'HNSW32'",
+            r"index\.kind must be one of auto, exact, codes, graph, lists, got 'HNSW32'",
         ),
         ({"index": {"poll_s": 0}}, r"index\.poll_s"),
         ({"ingest": {"batch_size": 0}}, r"ingest\.batch_size must be at least 1, got 0"),

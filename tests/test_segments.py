@@ -16,6 +16,8 @@ from indexer.vectors.choice import build_segment
 from indexer.vectors.index import VectorIndex
 from indexer.vectors.options import BuildOptions
 from indexer.vectors.segments import (
+    APPROXIMATE,
+    CODES,
     IDS,
     ROWS,
     IndexFileBroken,
@@ -96,10 +98,11 @@ def test_a_graph_that_is_done_with_gives_its_files_back(tmp_path: Path) -> None:
 
 @pytest.fixture
 def written(tmp_path: Path) -> dict[str, str]:
-    return write_segment(segment_of(N), tmp_path, "a")
+    built = build_segment(np.arange(1, 3001), clustered(3000, 0.2), BuildOptions(kind="lists"))
+    return write_segment(built, tmp_path, "a")
 
 
-@pytest.mark.parametrize("ending", [IDS, ROWS])
+@pytest.mark.parametrize("ending", [IDS, ROWS, CODES, APPROXIMATE])
 def test_a_truncated_file_is_broken(tmp_path: Path, written: dict[str, str], ending: str) -> None:
     path = tmp_path / f"a.{ending}"
     os.truncate(path, path.stat().st_size // 2)
@@ -108,7 +111,7 @@ def test_a_truncated_file_is_broken(tmp_path: Path, written: dict[str, str], end
         read_segment(tmp_path, "a", written)
 
 
-@pytest.mark.parametrize("ending", [IDS, ROWS])
+@pytest.mark.parametrize("ending", [IDS, ROWS, CODES, APPROXIMATE])
 def test_a_file_with_one_wrong_bit_is_broken(tmp_path: Path, written: dict[str, str], ending: str) -> None:
     path = tmp_path / f"a.{ending}"
     data = bytearray(path.read_bytes())

@@ -22,7 +22,7 @@ class Build:
     files: Mapping[str, str]
     """Ending -> sha256"""
     kind: str
-    """exact, graph or lists"""
+    """exact, codes, graph or lists"""
     rows: int
     measured: Mapping[str, Any]
     """Recall against latency, when it was built."""

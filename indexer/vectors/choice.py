@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from indexer.ids import Ids
-from indexer.vectors.codes import bytes_a_row, can_code, codes_over
+from indexer.vectors.codes import CODABLE, bytes_a_row, can_code, codes_over
 from indexer.vectors.options import BuildOptions
 from indexer.vectors.segments import (
     NEIGHBOURS,
@@ -40,6 +40,8 @@ MARGIN = 0.003
 """Added to the target while measuring: the recall of so few queries is uncertain by about as much."""
 FEW_ROWS_SCANNED = 3000
 """Lists that reach the target by comparing so few rows are as fast as a graph, and no graph is built."""
+SLOW_CODES = 800
+"""Where the best ten are among so many hits by codes only, a graph may be quicker."""
 MOST_EFFORT = 2048
 SAMPLE, SMALL_PART = 20_000, 0.08
 """Rows on which lists are tried first, and the part of them that may be looked through."""
@@ -127,13 +129,15 @@ def _may_win(kind: str, segment: Segment, held: Halves, options: BuildOptions) -
     """Where codes reach the recall, lists of them are quicker than a graph and made in a tenth of the time (a million
     overlapping rows of 256, one thread: 3,700 queries a second against 1,300). Without codes either may be."""
     if segment.codes is not None:
-        return kind == "lists"
+        assert segment.tuning is not None
+        return kind == "lists" or segment.tuning.coded_effort(KS[0]) > SLOW_CODES
     return kind == "graph" or _lists_may_win(segment, held, options)
 
 
 def _coded(segment: Segment, asked: _Asked, options: BuildOptions) -> Segment:
     """With codes and their curve, where they reach the recall: for searches, and for filters whatever is searched."""
     if not can_code(segment.dim):
+        logger.info("vectors of %d numbers have no codes: they take %s", segment.dim, CODABLE)
         return segment
     codes = codes_over(segment.halves)
     add_rows(codes, segment.halves)

@@ -20,6 +20,7 @@ Codes = NDArray[np.uint8]
 NUMBERS, BITS = 4, 4
 """Of a vector to a code, and of a code."""
 LEAST_DIM = 32
+CODABLE = f"a multiple of {NUMBERS}, {LEAST_DIM} at least"
 TRAINED_BY = 16_384
 """Rows"""
 

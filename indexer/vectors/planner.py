@@ -4,8 +4,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
-import weakref
+from collections import OrderedDict
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -26,10 +27,12 @@ begins again with more."""
 KEPT_BYTES = 8_000_000
 """Up to this size the rows of a filter are kept together beside it, for the next query."""
 OFTEN = 3
-"""Of a filter that was asked so often the codes are kept beside it;"""
+"""For a filter that was asked so often its codes are put together, whatever that takes."""
 KEPT_CODES = 2
-"""of all filters together so many times a segment's own, those that were asked last."""
+"""Of filters those codes are kept beside a segment that were asked for last: so many times its rows. They are found by
+the rows that pass, so that a write elsewhere, which makes all filters anew, does not cost them."""
 _keeping = threading.Lock()
+Packed = faiss.IndexPQFastScan
 
 
 class Chosen:
@@ -64,39 +67,41 @@ class Chosen:
         """Whether its rows are so few that they are kept."""
         return self.count * 2 * segment.dim <= KEPT_BYTES
 
-    def packed(self, segment: Segment) -> faiss.IndexPQFastScan:
-        """The codes of these rows, in the order of their positions; kept when they are often asked for."""
+    @cached_property
+    def _digest(self) -> bytes:
+        return hashlib.sha256(np.packbits(self.mask).tobytes()).digest()
+
+    def packed(self, segment: Segment) -> Packed:
+        """The codes of these rows, in the order of their positions; those asked for last are kept."""
         assert segment.codes is not None
-        kept: faiss.IndexPQFastScan | None = self.__dict__.get("_packed")
-        if kept is None:
-            kept = packed_part(segment.codes, self.positions)
-        if self.is_often_asked:
-            self.__dict__["_packed"] = kept
-            self._make_room(segment)
-        return kept
+        with _keeping:
+            kept = _kept(segment)
+            found = kept.get(self._digest)
+            if found is not None:
+                kept.move_to_end(self._digest)
+                return found
+        made = packed_part(segment.codes, self.positions)
+        with _keeping:
+            kept[self._digest] = made
+            while (
+                len(kept) > 1 and sum(int(one.ntotal) for one in kept.values()) > KEPT_CODES * segment.count
+            ):
+                kept.popitem(last=False)
+        return made
+
+    def is_packed(self, segment: Segment) -> bool:
+        """Whether its codes are kept, or worth putting together."""
+        return self._asked > OFTEN or self._digest in _kept(segment)
 
     def asked(self) -> None:
         """One more query is about these rows."""
         self._asked += 1
 
-    @property
-    def is_often_asked(self) -> bool:
-        return self._asked > OFTEN
 
-    def _make_room(self, segment: Segment) -> None:
-        """Those filters of the segment let go of their codes that were not asked for longest."""
-        with _keeping:
-            before = [one for ref in segment.__dict__.get("_kept", ()) if (one := ref()) not in (None, self)]
-            room = KEPT_CODES * segment.count - self.count
-            kept = [self]
-            for one in before:
-                room -= one.count
-                if room >= 0:
-                    kept.append(one)
-                else:
-                    one.__dict__.pop("_packed", None)
-                    one._asked = 0
-            segment.__dict__["_kept"] = [weakref.ref(one) for one in kept]
+def _kept(segment: Segment) -> OrderedDict[bytes, Packed]:
+    """By which rows they are of, those asked for last at the end."""
+    kept: OrderedDict[bytes, Packed] = segment.__dict__.setdefault("_packed_filters", OrderedDict())
+    return kept
 
 
 @dataclass(frozen=True)
@@ -174,7 +179,7 @@ def _coded(segment: Segment, k: int, chosen: Chosen, pace: float) -> list[Way]:
     if fetch > chosen.count // 2:
         return []
     scanned = segment.tuning.coded_ms(k) * chosen.count / segment.count
-    put_together = 0.0 if chosen.is_often_asked else pace * chosen.count * segment.dim * PACK
+    put_together = 0.0 if chosen.is_packed(segment) else pace * chosen.count * segment.dim * PACK
     compared = pace * fetch * segment.dim * JUMP
     return [Way(CODES, scanned + put_together + compared, fetch)]
 

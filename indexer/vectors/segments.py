@@ -176,7 +176,10 @@ class Segment:
         """Hits in lists that are compared again exactly, for the best k; of codes the more, the wider the search."""
         if self.codes is None or self.tuning is None:
             return compared_again(k)
-        wider = max(1.0, effort / max(1, self.tuning.effort(k)))
+        measured = (
+            self.tuning.points != self.tuning.coded
+        )  # else it is being measured: the curve is that of codes
+        wider = max(1.0, effort / max(1, self.tuning.effort(k))) if measured else 1.0
         return max(k, round(CODES_IN_LISTS * wider * self.tuning.coded_effort(k)))
 
 

@@ -16,7 +16,7 @@ reaches when none does:
 
 Good: recall 0.98 or more on every kind and under every filter, with 10 rows returned, and as many queries per second
 as the best graph library has. Two kinds are made, and the right structure differs: of clusters "apart" (deviation 0.5)
-inverted lists win; where they overlap (1.0) graphs win and no inverted list reaches 0.98 by nprobe 48. `--fashion` adds
+inverted lists of vectors win; where they overlap (1.0) graphs win over them. Ours are lists of codes. `--fashion` adds
 real vectors: pictures through our encoder, held-out pictures as queries.
 
 The other systems are no dependencies of ours. They run in environments of their own:
