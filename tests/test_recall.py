@@ -6,10 +6,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from indexer.recall import FEWEST, KEPT, RecallWatch
+from indexer.recall import FEWEST, KEPT, KEPT_FILTERED, RecallWatch
 from indexer.vectors.choice import build_segment
 from indexer.vectors.index import VectorIndex
 from indexer.vectors.options import BuildOptions
+from indexer.vectors.planner import CODES, Chosen, Way, ways
+from indexer.vectors.segments import Segment
 from indexer.vectors.tuning import Tuning
 from tests.rows import overlap
 from tests.test_choice import DIM, clustered, ids_of
@@ -101,10 +103,35 @@ def test_few_queries_say_nothing_and_an_exact_index_is_not_measured(graph: Vecto
     assert few.recall is None and exact.recall is None
 
 
-def test_the_latest_queries_are_kept_and_filtered_ones_are_not(graph: VectorIndex) -> None:
+def test_the_latest_queries_are_kept_those_with_a_filter_apart(graph: VectorIndex) -> None:
     watch = RecallWatch()
     for _ in range(3):
         asked(watch, graph)
-    watch.search(graph, QUERIES[:1], 10, graph.allow(ids_of(50)))
+    for _ in range(KEPT_FILTERED + 1):
+        watch.search(graph, QUERIES[:1], 10, graph.allow(ids_of(50)))
+    watch.search(graph, QUERIES[:1], 10, graph.allow(ids_of(0)))
 
-    assert len(watch._queries) == KEPT
+    assert (len(watch._queries), len(watch._filtered)) == (KEPT, KEPT_FILTERED)
+
+
+def test_recall_under_filters_is_measured_too_and_widens_the_search(
+    graph: VectorIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def only_codes(segment: Segment, k: int, chosen: Chosen | None) -> list[Way]:
+        found = ways(segment, k, chosen)
+        if chosen is None or segment.codes is None:
+            return found
+        return [replace(way, fetch=12) for way in found if way.name == CODES]
+
+    monkeypatch.setattr("indexer.vectors.segment_search.ways", only_codes)
+    (part,) = graph.parts
+    assert part.segment.codes is not None
+    watch, allowed = RecallWatch(), graph.allow(ids_of(3000))
+    for query in QUERIES:
+        watch.search(graph, query[None], 10, allowed)
+    watch._queries.clear()
+
+    watch.check(graph, 0.97, "here")
+
+    assert watch.effort == 0.0 or watch.effort > 1
+    assert watch.recall is not None and watch.recall >= 0.97
