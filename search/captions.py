@@ -15,6 +15,7 @@ from search.contents import Contents
 from search.messages import BadRequest, Caption
 from textmm.encoder import Encoder
 from textmm.transforms import ImageTooLarge, ImageUnreadable, decode_image
+from textmm.wording import style_in
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +29,12 @@ class Captioner:
     def style(self, asked: str | None, usual: str | None) -> str:
         """The style that is asked for; else the collection's usual one if this model has it; else photo."""
         return asked or (usual if usual in self._encoder.styles else None) or "photo"
+
+    def style_in(self, style: str, language: str) -> str:
+        """The style in that language. BadRequest unless the model has it."""
+        name = style_in(style, language)
+        self.check_style(name, "style" if language == "en" else "language")
+        return name
 
     def check_style(self, style: str, param: str) -> None:
         """BadRequest unless the model has this style."""

@@ -113,14 +113,14 @@ class Client:
     def caption(
         self, image: Picture | None = None, *, style: str = "photo", **stored: str
     ) -> m.CaptionResponse:
-        """Of a picture, or of a stored one: collection=…, image_key=…"""
+        """Of a picture, or of a stored one: collection=…, image_key=…; language="zh" with style="attributes"."""
         request = m.convert(m.CaptionRequest, {"style": style, **stored})
         return self._send("POST", "/v1/caption", m.CaptionResponse, request, image)
 
     def captions(
         self, images: Sequence[Picture] = (), *, style: str = "photo", **stored: Any
     ) -> m.CaptionsResponse:
-        """Of pictures, and of stored ones: collection=…, image_keys=[…]; in this order."""
+        """Of pictures, and of stored ones: collection=…, image_keys=[…]; in this order; language as in `caption`."""
         request = m.convert(m.CaptionsRequest, {"style": style, **stored})
         return self._send("POST", "/v1/captions", m.CaptionsResponse, request, *images)
 

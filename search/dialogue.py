@@ -9,7 +9,7 @@ from __future__ import annotations
 import statistics
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -19,6 +19,7 @@ from PIL import Image
 
 from indexer.errors import NotFound
 from search import messages as m
+from search.ask import ask
 from search.engine import SearchEngine
 from search.intents import Intents
 from search.lexicon import Lexicon, choices
@@ -44,8 +45,6 @@ from search.replies import details_of, listed, query_in_words, said
 from search.understanding import Context, Slots, slots_of, understood
 
 Rows = NDArray[np.float32]
-Ask = Callable[[Image.Image, str], str | None]
-"""A picture, as the model takes it, and a question in words -> the answer; None: it does not know."""
 
 MOST_TURNS = 32
 """User turns that are read, the last ones."""
@@ -85,11 +84,8 @@ class _State:
 
 
 class Dialogue:
-    def __init__(self, engine: SearchEngine, *, ask: Ask | None = None) -> None:
-        """`ask` answers questions about pictures; without one they are answered by comparing the picture with the
-        values of the collection's attributes."""
+    def __init__(self, engine: SearchEngine) -> None:
         self._engine = engine
-        self._ask = ask
         self._intents: Intents | None = None
         self._lexicons: OrderedDict[Any, Lexicon] = OrderedDict()
         self._rows: OrderedDict[str, NDArray[np.float32]] = OrderedDict()
@@ -282,12 +278,15 @@ class Dialogue:
         image: m.Image | None,
         lexicon: Lexicon,
     ) -> str | None:
-        """From the picture itself: by `ask`, else the nearest value of the attribute that is asked about."""
+        """From the picture itself: the model's own answer; where it does not know or answers no questions, the nearest
+        value of the attribute that is asked about."""
         shown = self._decoded(picture) if image is None else self._stored(place, image.key)
         if shown is None:
             return None
-        if self._ask is not None:
-            return self._ask(shown, say) or said("unknown", say)
+        if self._engine.encoder.asks:
+            (answered,) = ask(self._engine.batching, [shown], m.AskRequest(question=say[:MOST_CHARACTERS]))
+            if answered.known:
+                return said("answer", say, answer=answered.answer[:1].upper() + answered.answer[1:])
         name = next(iter(slots.where), None) or self._attribute_asked(say, list(lexicon.values))
         if name is None:
             return None

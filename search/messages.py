@@ -22,6 +22,7 @@ NO_NUL = r"^[^\x00]*$"
 Name = Annotated[str, Meta(min_length=1, max_length=64, pattern=NO_NUL)]
 Key = Annotated[str, Meta(min_length=1, max_length=512, pattern=NO_NUL)]
 Style = Annotated[str, Meta(min_length=1, max_length=64)]
+Language = Literal["en", "zh"]
 
 MAX_K = 1000
 MAX_FACETS = 20
@@ -238,6 +239,8 @@ class CaptionRequest(Request, kw_only=True):
     collection: Name | None = None
     image_key: Key | None = None
     style: Style = "photo"
+    language: Language = "en"
+    """zh: captions of attributes"""
 
 
 class CaptionResponse(Response):
@@ -260,6 +263,8 @@ class PicturesRequest(Request, kw_only=True):
 
 class CaptionsRequest(PicturesRequest, kw_only=True):
     style: Style = "photo"
+    language: Language = "en"
+    """zh: captions of attributes"""
 
 
 class CaptionsResponse(Response):

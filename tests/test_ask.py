@@ -1,5 +1,6 @@
 """Questions about pictures: the encoder, the route, the SDK and the command, with a model that was never trained."""
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -121,3 +122,22 @@ def test_the_command_answers_and_its_exit_code_says_whether_it_knows(
 
     assert (unknown.code, unknown.out.split(" (")[0]) == (1, UNKNOWN[True])
     assert {line.split("\t")[0] for line in chosen.out.splitlines()[1:]} == {"  red", "  blue"}
+
+
+def test_answers_are_measured_on_the_attributes_of_a_catalogue(
+    run: Run, folder: Path, tmp_path: Path
+) -> None:
+    table = tmp_path / "products.csv"
+    table.write_text("key,path,colour\na,a.png,red\nb,b.png,blue\n")
+    for name, picture in (("a", RED), ("b", BLUE)):
+        picture.save(tmp_path / f"{name}.png")
+
+    done = run("evaluate", folder, table, "--task", "ask", "--json")
+    other = run("evaluate", folder, table, "--task", "ask", "--language", "tlh")
+    misplaced = run("evaluate", folder, table, "--task", "retrieval", "--questions", "questions.toml")
+
+    row = json.loads(done.out)
+    assert (row["task"], row["images"], row["questions"]) == ("visual_question_answering", 2, 2)
+    assert 0 <= row["metrics"]["answer_accuracy"] <= 1
+    assert (other.code, "has no questions in 'tlh'; it has en, zh" in other.err) == (2, True)
+    assert (misplaced.code, "--questions goes with --task ask" in misplaced.err) == (2, True)

@@ -164,7 +164,9 @@ def test_caption_names_what_it_cannot_read_and_goes_on(
 def test_a_caption_style_or_a_number_of_beams_that_cannot_be_is_one_line(run: Run, pictures: Path) -> None:
     style = run("caption", pictures / "red-circle.png", "--style", "poem")
     beams = run("caption", pictures / "red-circle.png", "--beams", "0")
+    language = run("caption", pictures / "red-circle.png", "--language", "zh")
 
+    assert (language.code, "style 'photo_zh' is not one of" in language.err) == (2, True)
     assert (style.code, style.err.count("\n")) == (2, 1)
     assert "style 'poem' is not one of this model's styles (photo)" in style.err
     assert beams.code == 2

@@ -6,13 +6,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from textmm.answers import Asked, ask, questions_about
 from textmm.encoder import Encoder
 from textmm.evaluate import (
-    Asked,
     DataSet,
     _in_words,
     _names_rightly,
-    ask,
     attribute_retrieval,
     captions,
     classify,
@@ -302,6 +301,21 @@ def test_without_a_question_or_an_answer_to_each_there_is_no_figure(data: DataSe
         ask(colour_at_the_middle, data, [])
     with pytest.raises(ValueError, match="need a list of right answers an answer, got 2 for 1"):
         ask(lambda images, questions: ["red"], data, [Asked(0, "what?", ("red",))] * 2)
+
+
+def test_questions_about_attributes_are_asked_of_each_picture_and_half_of_those_for_yes_are_true(
+    data: DataSet,
+) -> None:
+    asked = questions_about(data, rounds=40)
+
+    assert {q.kind for q in asked} == {"colour", "yes_no_colour"}
+    for q in asked:
+        if not q.kind.startswith("yes_no"):
+            assert q.answers == (str(data.items[q.image].attributes[q.kind]).lower(),)
+    whether = [q.answers == ("yes",) for q in asked if q.kind.startswith("yes_no")]
+    assert np.mean(whether) == pytest.approx(0.5, abs=0.1)
+    with pytest.raises(ValueError, match="has no questions in 'tlh'; it has en, zh"):
+        questions_about(data, language="tlh")
 
 
 # What pictures are drawn from

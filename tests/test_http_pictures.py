@@ -211,6 +211,9 @@ def test_captions_are_those_of_the_encoder(remote: Client, encoder: Encoder) -> 
     assert [one.score for one in answer.captions] == pytest.approx([one.score for one in made], abs=1e-4)
     with pytest.raises(InvalidRequest, match="style 'poem' is none of this model's styles: photo"):
         remote.captions([JPEG], style="poem")
+    for call in (lambda: remote.captions([JPEG], language="zh"), lambda: remote.caption(JPEG, language="zh")):
+        with pytest.raises(InvalidRequest, match="language 'photo_zh' is none of this model's styles: photo"):
+            call()
 
 
 def test_copy_of_a_model_with_one_style_is_that_caption_and_marked_as_generated(

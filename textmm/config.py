@@ -80,7 +80,7 @@ class TextConfig:
         check_positive("text_cfg", self, ("context_length", "vocab_size", "width", "layers", "heads"))
 
 
-QUESTION, ANSWER = "question", "answer"
+ANSWER = "answer"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +96,9 @@ class DecoderConfig:
     styles: tuple[str, ...] = ("photo", "title", "attributes")
     """Ways to put a picture into words; each has its own start token."""
     questions: bool = False
-    """Whether it answers questions: `<question>`, the question, `<answer>`, the answer."""
+    """Whether it answers questions: `<answer>` starts an answer, and tokens of the question join the picture's."""
+    question_width: int = 768
+    """Hidden width of the layer that makes those tokens."""
 
     def __post_init__(self) -> None:
         _one_of("multimodal_cfg.kind", self.kind, ("fusion", "coca"))
@@ -105,7 +107,7 @@ class DecoderConfig:
     @property
     def start_tokens(self) -> tuple[str, ...]:
         """Names of the special tokens of its vocabulary, beside the padding and the end."""
-        return (*self.styles, *((QUESTION, ANSWER) if self.questions else ()))
+        return (*self.styles, *((ANSWER,) if self.questions else ()))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,7 +20,7 @@ from textmm.bert import Bert
 from textmm.calibration import Calibration
 from textmm.checkpoint import LoadedModel
 from textmm.clip_tokenizer import ClipTokenizer
-from textmm.config import QUESTION
+from textmm.config import ANSWER
 from textmm.fusion import TextDecoder
 from textmm.image import CNN, Encoded
 from textmm.model import TextMultiModalModel
@@ -152,33 +152,34 @@ class Encoder:
     def answer(self, images: Sequence[Image.Image], questions: Sequence[str]) -> list[Answer]:
         """A free answer to each picture's question, in order. ValueError when this model answers none."""
         words, decoder = self._asked()
-        how = self._decoding(words, start=words.style_token_id(QUESTION), beams=1)
+        how = self._decoding(words, start=words.style_token_id(ANSWER), beams=1)
 
-        def of(tokens: Tensor, prompts: list[list[int]]) -> list[Answer]:
-            said = generate.decode(decoder, tokens, how, prompts=prompts)
+        def of(tokens: Tensor, _: Sequence[str]) -> list[Answer]:
+            said = generate.decode(decoder, tokens, how)
             wholes = [[[*row, words.end_token_id]] for row in said]
-            log_p = generate.score(decoder, tokens, prompts, wholes)
+            log_p = generate.score(decoder, tokens, [[how.start_token_id]] * len(said), wholes)
             return [Answer(words.decode(row), math.exp(p)) for row, (p,) in zip(said, log_p, strict=True)]
 
-        return self._in_parts(of, images, words.prompts(questions))
+        return self._asking(of, images, questions, questions)
 
     def rank_answers(
         self, images: Sequence[Image.Image], questions: Sequence[str], choices: Sequence[Sequence[str]]
     ) -> list[list[Answer]]:
         """The choices of each picture's question, the most probable first; their confidences add up to 1."""
         words, decoder = self._asked()
+        start = words.style_token_id(ANSWER)
 
-        def of(tokens: Tensor, prompts: list[tuple[list[int], Sequence[str]]]) -> list[list[Answer]]:
-            answers = [words.answer_ids(of_one) for _, of_one in prompts]
-            log_p = generate.score(decoder, tokens, [prompt for prompt, _ in prompts], answers)
+        def of(tokens: Tensor, some: Sequence[Sequence[str]]) -> list[list[Answer]]:
+            answers = [words.continuations(of_one) for of_one in some]
+            log_p = generate.score(decoder, tokens, [[start]] * len(some), answers)
             out = []
-            for row, (_, of_one) in zip(log_p, prompts, strict=True):
+            for row, of_one in zip(log_p, some, strict=True):
                 shares = torch.softmax(torch.tensor(row, dtype=torch.float64), 0).tolist()
                 ranked = sorted(zip(of_one, shares, strict=True), key=lambda pair: -pair[1])
                 out.append([Answer(text, share) for text, share in ranked])
             return out
 
-        return self._in_parts(of, images, list(zip(words.prompts(questions), choices, strict=True)))
+        return self._asking(of, images, questions, choices)
 
     def _asked(self) -> tuple[BytePair, TextDecoder]:
         words, decoder = self._captioner, self._model.decoder
@@ -186,19 +187,35 @@ class Encoder:
             raise ValueError(f"model {self.model_id} was not trained to answer questions")
         return words, decoder
 
-    def _in_parts(
+    def _asking(
         self,
-        work: Callable[[Tensor, list[P]], list[R]],
+        work: Callable[[Tensor, Sequence[P]], list[R]],
         images: Sequence[Image.Image],
-        prompts: Sequence[P],
+        questions: Sequence[str],
+        given: Sequence[P],
     ) -> list[R]:
-        """`work` on the tokens of some pictures and their prompts, in the workers; results in order."""
+        """`work` on the tokens of some pictures with their questions, and on what is given for each, in the workers;
+        results in order."""
+        if not len(images) == len(questions) == len(given):
+            raise ValueError(f"{len(images)} pictures need a question each, got {len(questions)}")
         if not images:
             return []
-        tokens = torch.cat([e.tokens for e in self._images(images)])
-        starts = range(0, len(tokens), CAPTION_BATCH)
-        parts = [(tokens[i : i + CAPTION_BATCH], list(prompts[i : i + CAPTION_BATCH])) for i in starts]
-        return [one for part in self._workers.map(lambda part: work(*part), parts) for one in part]
+        features, tokens = (torch.cat(parts) for parts in zip(*self._images(images), strict=True))
+
+        def part(start: int) -> list[R]:
+            rows = slice(start, start + CAPTION_BATCH)
+            asked = self._with_questions(Encoded(features[rows], tokens[rows]), questions[rows])
+            return work(asked, given[rows])
+
+        starts = range(0, len(images), CAPTION_BATCH)
+        return [one for found in self._workers.map(part, starts) for one in found]
+
+    def _with_questions(self, images: Encoded, questions: Sequence[str]) -> Tensor:
+        model = self._model
+        assert isinstance(model, TextMultiModalModel)
+        with torch.inference_mode():
+            tokens = tuple(t.to(self._device) for t in self._tokenizer(questions))
+            return model.encode_question(images, model.text.trunk(tokens))
 
     def _images(self, images: Sequence[Image.Image]) -> list[Encoded]:
         chunks = [images[i : i + IMAGE_BATCH] for i in range(0, len(images), IMAGE_BATCH)]

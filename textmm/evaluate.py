@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from textmm.bootstrap import Statistic, Weights, mean_of, median_of
+from textmm.bootstrap import mean_of, median_of
 from textmm.calibration import (
     TEMPLATES,
     AttributeCalibration,
@@ -25,7 +25,6 @@ from textmm.classify import label_vectors, probabilities
 from textmm.encoder import Encoder
 from textmm.figures import Confusion, Evaluation, Figures, Miss, Misses, RecallCurve, Reliability, measured
 from textmm.metrics import (
-    answers_right,
     confusion_matrix,
     first_right_ranks,
     ndcgs_at_k,
@@ -40,8 +39,6 @@ from textmm.wording import read_translations
 Rows = NDArray[np.float32]
 Values = tuple[tuple[str, str], ...]
 """(attribute, value) pairs, in the order of a template."""
-Answer = Callable[[Sequence[Image.Image], Sequence[str]], Sequence[str]]
-"""Pictures, and a question to each -> an answer to each."""
 RECALL_AT = (1, 5, 10)
 CURVE_TO = 100
 """recall@k is drawn for k up to this."""
@@ -282,45 +279,6 @@ def captions(encoder: Encoder, data: DataSet, style: str, *, beams: int = 3) -> 
     return Evaluation("captioning", *measured(figures), counts, pictures=(Misses("captions", worst),))
 
 
-@dataclass(frozen=True)
-class Asked:
-    image: int
-    """Place of the picture in the data."""
-    text: str
-    answers: tuple[str, ...]
-    """All that are right."""
-    kind: str = ""
-    """What is asked about, to have a figure of its own."""
-
-
-def ask(answer: Answer, data: DataSet, questions: Sequence[Asked]) -> Evaluation:
-    """Share of questions answered rightly (see `metrics.answers_right`), in all and of each kind.
-
-    Pictures are what is resampled: the questions to one picture stand or fall together.
-    """
-    if not questions:
-        raise ValueError("there are no questions to ask")
-    given = answer([data.images[q.image] for q in questions], [q.text for q in questions])
-    right = answers_right(given, [q.answers for q in questions])
-    images, picture = np.unique([q.image for q in questions], return_inverse=True)
-    kinds = np.array([q.kind for q in questions])
-    figures: Figures = {"answer_accuracy": (_share(right, picture), len(images))}
-    for kind in sorted(set(kinds) - {""}):
-        asked = kinds == kind
-        figures[f"answer_accuracy_{kind}"] = _share(right[asked], picture[asked]), len(images)
-    wrong = [
-        Miss(q.image, q.answers, (said,), q.text)
-        for q, said, is_right in zip(questions, given, right, strict=True)
-        if not is_right
-    ]
-    return Evaluation(
-        "visual_question_answering",
-        *measured(figures),
-        {"images": len(images), "questions": len(questions)},
-        pictures=(Misses("answers", wrong[:WORST]),),
-    )
-
-
 def load_translations(path: str | None) -> dict[str, list[str]]:
     return {} if path is None else read_translations(path)
 
@@ -381,18 +339,6 @@ def _translated(value: str, translations: Mapping[str, list[str]]) -> str:
         return translations[value.lower()][0]
     except KeyError:
         raise ValueError(f"the translations have no entry for {value!r}") from None
-
-
-def _share(right: NDArray[np.bool_], picture: NDArray[np.int64]) -> Statistic:
-    """Share of questions answered rightly, a weight a picture: NaN where no picture has such a question."""
-
-    def share(weights: Weights) -> NDArray[np.float64]:
-        asked = weights[:, picture]
-        total = asked.sum(axis=1)
-        shares: NDArray[np.float64] = np.where(total > 0, asked @ right / np.maximum(total, 1), np.nan)
-        return shares
-
-    return share
 
 
 def _curve(ranks: NDArray[np.int64], items: int) -> NDArray[np.float64]:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from textmm.cache import Cache, WordMemory
 from textmm.config import DecoderConfig
@@ -24,6 +25,34 @@ class CrossModalFusion(nn.Module):
         """words [B, T, D] -> what the image says to each of them, [B, T, D]."""
         out: Tensor = self.attention(self.norm(words), image)
         return out
+
+
+class QuestionTokens(nn.Module):
+    """Tokens that the decoder reads beside a picture's when it is to answer: what the question means, and how it lies
+    to the picture in the space that both share.
+
+    The words of a question are not the decoder's: a trunk that has read many ways to ask understands those that
+    training had not.
+    """
+
+    COUNT = 3
+    DROPOUT = 0.2
+
+    def __init__(self, meaning_width: int, embed_dim: int, *, hidden: int, width: int) -> None:
+        super().__init__()
+        self.width = width
+        self.place_scale = embed_dim**0.5  # makes the numbers of a unit vector about 1 each
+        self.in_dropout = nn.Dropout(self.DROPOUT)
+        self.fc = nn.Linear(meaning_width + 3 * embed_dim, hidden)
+        self.dropout = nn.Dropout(self.DROPOUT)
+        self.proj = nn.Linear(hidden, self.COUNT * width)
+
+    def forward(self, meaning: Tensor, question: Tensor, picture: Tensor) -> Tensor:
+        """The question's meaning [B, meaning_width], its place and the picture's [B, E] -> [B, COUNT, width]."""
+        q, p = question * self.place_scale, picture * self.place_scale
+        x = self.in_dropout(torch.cat([meaning, q, p, q * p], dim=1))
+        out: Tensor = self.proj(self.dropout(F.gelu(self.fc(x))))
+        return out.view(len(out), self.COUNT, self.width)
 
 
 class DecoderLayer(nn.Module):

@@ -61,12 +61,9 @@ def shortened(features: Tensor, dim: int) -> Tensor:
     return features if dim == features.shape[1] else F.normalize(features[:, :dim], dim=-1)
 
 
-def next_words(words: Tensor, pad_token_id: int, begins: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Of captions [B, T]: where a real word follows, bool [B, T], and those words [n], row by row. `begins` [B]: from
-    that place on only."""
+def next_words(words: Tensor, pad_token_id: int) -> tuple[Tensor, Tensor]:
+    """Of captions [B, T]: where a real word follows, bool [B, T], and those words [n], row by row."""
     follows = words[:, 1:] != pad_token_id
-    if begins is not None:
-        follows = follows & (torch.arange(follows.shape[1], device=words.device)[None, :] >= begins[:, None])
     return F.pad(follows, (0, 1), value=False), words[:, 1:][follows]
 
 

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from textmm.coca import CoCaDecoder
 from textmm.config import ModelConfig
-from textmm.fusion import TextDecoder
-from textmm.image import Encoded, image_encoder
+from textmm.fusion import QuestionTokens, TextDecoder
+from textmm.image import Encoded, TrunkOutput, image_encoder
 from textmm.text import ClassTokenText, Tokens, text_encoder
 
 MAX_LOGIT_SCALE = math.log(100.0)
@@ -38,6 +38,7 @@ class TextMultiModalModel(nn.Module):
         self.image = image_encoder(config.vision_cfg, config.embed_dim, quick_gelu=quick)
         self.text = text_encoder(config.text_cfg, config.embed_dim, quick_gelu=quick)
         self.decoder = self._decoder()
+        self.question = self._question()
         self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
         bias = config.init_logit_bias
         self.logit_bias = None if bias is None else nn.Parameter(torch.tensor(bias))
@@ -54,6 +55,17 @@ class TextMultiModalModel(nn.Module):
             )
         return CoCaDecoder(config, self.text, quick_gelu=self.config.quick_gelu)
 
+    def _question(self) -> QuestionTokens | None:
+        config = self.config.multimodal_cfg
+        if config is None or not config.questions:
+            return None
+        return QuestionTokens(
+            self.text.pooled_width,
+            self.config.embed_dim,
+            hidden=config.question_width,
+            width=self.image.token_width,
+        )
+
     def encode_image(self, images: Tensor) -> Encoded:
         """Normalised images [B, 3, H, W] -> features [B, E], tokens [B, N, D]."""
         out: Encoded = self.image(images)
@@ -63,6 +75,17 @@ class TextMultiModalModel(nn.Module):
         """Token ids -> features [B, E], tokens [B, T, D]."""
         out: Encoded = self.text(tokens)
         return out
+
+    def encode_question(self, image: Encoded, question: TrunkOutput) -> Tensor:
+        """Pictures and what the text trunk makes of a question to each -> tokens for the decoder, [B, N + 3, D].
+
+        The shared space is not bent for the answer's sake. ValueError when the model answers no questions.
+        """
+        if self.question is None:
+            raise ValueError("this model answers no questions: multimodal_cfg.questions is false")
+        place = self.text.project(question).detach()
+        asked = self.question(self.text.meaning(question), place, image.features.detach())
+        return torch.cat([image.tokens, asked.to(image.tokens.dtype)], dim=1)
 
     def scale(self, most: float = MAX_LOGIT_SCALE) -> Tensor:
         """logit_scale as a factor, clamped at exp(most)."""

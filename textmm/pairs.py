@@ -27,8 +27,8 @@ from textmm.transforms import decode_image
 from textmm.wording import read_translations
 
 Ints = NDArray[np.int64]
-PHRASES_PER_PICTURE = 8
-"""Phrases prepared for each picture, so that the distinct texts of a run are known before it starts."""
+PHRASES_PER_PICTURE, QUESTIONS_PER_PICTURE = 8, 24
+"""Prepared for each picture, so that the distinct texts of a run are known before it starts."""
 DRAWN = "drawn:"
 ZH_SHARE = 0.3
 """Of the questions; the others are English."""
@@ -107,7 +107,9 @@ class CaptionDraw:
 @dataclass(frozen=True)
 class QuestionDraw:
     picture_ids: Ints
-    questions: list[Question]
+    text_ids: Ints
+    """The questions, in Pairs.texts."""
+    answers: list[str]
 
 
 @dataclass
@@ -170,7 +172,15 @@ class Pairs:
             _Captions(s, [self.items[i] for i in r]) for s, r in zip(sources, self.ranges, strict=True)
         ]
         asked = [i for s, r in zip(sources, self.ranges, strict=True) if s.question_share for i in r]
-        self._questions = Questions(questions, [self.items[i] for i in asked]) if questions else None
+        self._asked: dict[int, list[tuple[int, str]]] = {}
+        if questions:
+            maker, rng = (
+                Questions(questions, [self.items[i] for i in asked]),
+                np.random.default_rng([seed, 9]),
+            )
+            for i in asked:
+                drawn = _questions_about(self.items[i], maker, rng)
+                self._asked[i] = [(texts.add(q.text), q.answer) for q in drawn]
         self.texts = texts.texts
         first = {text: i for i, text in reversed(list(enumerate(self.texts)))}
         self._wording = np.array([first[text] for text in self.texts], dtype=np.int64)
@@ -188,14 +198,13 @@ class Pairs:
                 )
 
     def caption_texts(self) -> Iterator[str]:
-        """What the decoder may learn to read and say, for its vocabulary."""
-        rng = np.random.default_rng([self.seed, 7])
+        """What the decoder may learn to say, for its vocabulary."""
         for source, span, said in zip(self.sources, self.ranges, self._sayings, strict=True):
             if source.caption_share:
                 for i in span:
                     yield from said.all(self.items[i])
-            if source.question_share and self._questions is not None:
-                yield from self._questions.texts([self.items[i] for i in span], rng)
+            for i in span:
+                yield from (answer for _, answer in self._asked.get(i, []))
 
     def draw(self, batch_size: int, *, stage: int, step: int) -> Draw:
         """A contrastive batch."""
@@ -226,17 +235,16 @@ class Pairs:
         return CaptionDraw(np.array(pictures), captions, styles)
 
     def draw_questions(self, batch_size: int, *, stage: int, step: int) -> QuestionDraw:
-        assert self._questions is not None
         rng = np.random.default_rng([self.seed, 8, stage, step])
-        pictures, questions = [], []
+        pictures, texts, answers = [], [], []
         for _, (_, span, count) in self._counts([s.question_share for s in self.sources], batch_size):
             for i in _choose(span, count, rng):
-                language = "zh" if rng.random() < ZH_SHARE else "en"
-                question = self._questions.ask(self.items[i], rng, language=language)
-                if question is not None:
+                if asked := self._asked[i]:
+                    text, answer = asked[int(rng.integers(len(asked)))]
                     pictures.append(i)
-                    questions.append(question)
-        return QuestionDraw(np.array(pictures), questions)
+                    texts.append(text)
+                    answers.append(answer)
+        return QuestionDraw(np.array(pictures), np.array(texts), answers)
 
     def sentences(self, style: str) -> dict[int, tuple[str, ...]]:
         """Of each picture whose own texts are captions of this style, those texts: what others' captions are measured
@@ -405,6 +413,12 @@ def _by_picture(items: Sequence[Item], column: str) -> list[Item]:
         first = out.get(item.locator, item)
         out[item.locator] = first if said is None else replace(first, captions=(*first.captions, str(said)))
     return list(out.values())
+
+
+def _questions_about(item: Item, maker: Questions, rng: np.random.Generator) -> list[Question]:
+    languages = ["zh" if rng.random() < ZH_SHARE else "en" for _ in range(QUESTIONS_PER_PICTURE)]
+    made = [maker.ask(item, rng, language=language) for language in languages]
+    return [question for question in made if question is not None]
 
 
 def _codes(says: Sequence[frozenset[tuple[str, str]]], items: Sequence[Item]) -> tuple[Ints, Ints]:

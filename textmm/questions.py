@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,8 +17,8 @@ from textmm.caption_metrics import caption_words
 from textmm.sources import Item
 from textmm.wording import read_translations
 
-Phrasings = Mapping[str, Sequence[str]]
-"""Language -> ways to ask."""
+Phrasings = Mapping[str, Sequence[Sequence[str]]]
+"""Language -> ways to ask, each with its variants."""
 THINGS = "things"
 WHETHER_SHARE = 0.5
 """Of the questions; half of those have yes for an answer."""
@@ -58,11 +60,14 @@ class Questions:
         """`path`: a TOML file, or a name in textmm/recipes. `items`: what may be asked about."""
         data = _read(path)
         self._yes, self._no = data["yes"], data["no"]
+        self.languages = tuple(self._yes)
         self._words = {language: read_translations(name) for language, name in data["synonyms"].items()}
-        self._about = [About(tuple(d["attributes"]), d["ask"], d["whether"]) for d in data["about"]]
+        self._about = [
+            About(tuple(d["attributes"]), _phrasings(d["ask"]), _phrasings(d["whether"]))
+            for d in data["about"]
+        ]
         things = data.get(THINGS, {"ask": {}, "whether": {}, "words": {}})
-        self._ask_things: Phrasings = things["ask"]
-        self._whether_things: Phrasings = things["whether"]
+        self._ask_things, self._whether_things = _phrasings(things["ask"]), _phrasings(things["whether"])
         self._things = [
             Thing(dict(zip(("en", "zh"), name.split("|"), strict=False)), frozenset(words.split()))
             for name, words in things["words"].items()
@@ -92,11 +97,6 @@ class Questions:
             return None
         text = _one(about.whether[language], rng).format(value=self._said(asked, language, rng))
         return Question(text, (self._yes if yes else self._no)[language], name, yes)
-
-    def texts(self, items: Sequence[Item], rng: np.random.Generator) -> list[str]:
-        """Questions and answers as they will be drawn, in all languages, for the decoder's vocabulary."""
-        asked = [self.ask(item, rng, language=language) for item in items for language in self._yes]
-        return [text for q in asked if q is not None for text in (q.text, q.answer)]
 
     def _about_things(self, item: Item, rng: np.random.Generator, language: str) -> Question | None:
         there = self._in(item)
@@ -135,8 +135,20 @@ def _other(own: Any, drawn_from: Sequence[Any], rng: np.random.Generator) -> Any
     return None
 
 
-def _one(phrasings: Sequence[str], rng: np.random.Generator) -> str:
-    return phrasings[int(rng.integers(len(phrasings)))]
+def variants(phrasing: str) -> list[str]:
+    """`(can|could) you see it?` -> with each of the words between the bars; an empty one leaves no gap."""
+    parts = re.split(r"\(([^()]*)\)", phrasing)  # the odd ones are groups
+    groups = [part.split("|") if at % 2 else [part] for at, part in enumerate(parts)]
+    return [re.sub(" +", " ", "".join(words)).strip() for words in itertools.product(*groups)]
+
+
+def _phrasings(ways: Mapping[str, Sequence[str]]) -> Phrasings:
+    return {language: [variants(way) for way in written] for language, written in ways.items()}
+
+
+def _one(phrasings: Sequence[Sequence[str]], rng: np.random.Generator) -> str:
+    ways = phrasings[int(rng.integers(len(phrasings)))]
+    return ways[int(rng.integers(len(ways)))]
 
 
 def _read(path: str) -> dict[str, Any]:

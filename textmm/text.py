@@ -21,12 +21,18 @@ Tokens = tuple[Tensor, ...]
 class TextEncoder(nn.Module):
     """tokens -> features [B, E] and tokens [B, T, D]; `trunk` then `project`, as in ImageEncoder."""
 
+    pooled_width: int
+
     def trunk(self, tokens: Tokens) -> TrunkOutput:
         raise NotImplementedError
 
     def project(self, out: TrunkOutput) -> Tensor:
         """Features [B, E], float32, L2-normalised."""
         raise NotImplementedError
+
+    def meaning(self, out: TrunkOutput) -> Tensor:
+        """[B, pooled_width]: what the trunk makes of the text, each number about 1 in size."""
+        return out.pooled
 
     def forward(self, tokens: Tokens) -> Encoded:
         out = self.trunk(tokens)
@@ -42,6 +48,7 @@ class CausalText(TextEncoder):
     def __init__(self, config: TextConfig, embed_dim: int, *, quick_gelu: bool = False) -> None:
         super().__init__()
         width, ratio = config.width, config.mlp_ratio
+        self.pooled_width = width
         self.word = nn.Embedding(config.vocab_size, width)
         self.positions = nn.Parameter(torch.randn(config.context_length + config.embed_cls, width) * 0.01)
         self.blocks = nn.Sequential(
@@ -78,7 +85,8 @@ class PretrainedText(TextEncoder):
         kinds = {"bert": ("bert",), "sentence": ("sentence",), "pair": ("bert", "sentence")}[config.kind]
         self.trunks = nn.ModuleList(Bert() if kind == "bert" else SentenceEncoder() for kind in kinds)
         self.widths = [int(trunk.width) for trunk in self.trunks]  # type: ignore[arg-type]
-        self.projection = ProjectionHead(sum(self.widths), config.head_width, embed_dim)
+        self.pooled_width = sum(self.widths)
+        self.projection = ProjectionHead(self.pooled_width, config.head_width, embed_dim)
 
     def trunk(self, tokens: Tokens) -> TrunkOutput:
         parts, states, present = [], [], []
@@ -106,6 +114,10 @@ class PretrainedText(TextEncoder):
         return all_pooled, all_hidden
 
     def project(self, out: TrunkOutput) -> Tensor:
+        features: Tensor = self.projection(self.meaning(out))
+        return features
+
+    def meaning(self, out: TrunkOutput) -> Tensor:
         present = out.present
         if self.training and len(self.widths) == 2:
             present = present & _leave_out(present, self.LEAVE_OUT)
@@ -113,9 +125,7 @@ class PretrainedText(TextEncoder):
         widths = torch.tensor(self.widths, device=x.device)
         mask = present.repeat_interleave(widths, dim=1)  # [B, sum of widths]
         kept = (present * widths).sum(1, keepdim=True).clamp_min(1)
-        x = x * mask * (widths.sum() / kept).sqrt()
-        features: Tensor = self.projection(x)
-        return features
+        return x * mask * (widths.sum() / kept).sqrt()
 
 
 def _pooled(trunk: nn.Module, ids: Tensor) -> tuple[Tensor, Tensor]:

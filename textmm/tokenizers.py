@@ -13,7 +13,6 @@ import tokenizers
 import torch
 from torch import Tensor
 
-from textmm.config import ANSWER, QUESTION
 from textmm.text import Tokens
 
 
@@ -25,10 +24,6 @@ class Tokenizer(Protocol):
 
     def lengths(self, texts: Sequence[str]) -> list[int]:
         """How many tokens the model reads of each text."""
-
-
-ANSWER_ROOM = 14
-"""Tokens of the context that an answer may take."""
 
 
 class BytePair:
@@ -80,23 +75,9 @@ class BytePair:
         """[n, T]: the token `start`, the words, `<end>`; cut to context_length, padded to the longest."""
         return _padded(self._rows(texts, start), self.pad_token_id)
 
-    def prompts(self, questions: Sequence[str]) -> list[list[int]]:
-        """`<question>`, the question, `<answer>`. A long question loses its end, so that an answer has room."""
-        ask, reply = self._id(f"<{QUESTION}>"), self._id(f"<{ANSWER}>")
-        most = self.context_length - ANSWER_ROOM - 2
-        asked = self._tokenizer.encode_batch(list(questions), add_special_tokens=False)
-        return [[ask, *e.ids[:most], reply] for e in asked]
-
-    def answer_ids(self, answers: Sequence[str]) -> list[list[int]]:
-        """The answer, cut to ANSWER_ROOM, and `<end>`."""
-        said = self._tokenizer.encode_batch(list(answers), add_special_tokens=False)
-        return [[*e.ids[: ANSWER_ROOM - 1], self.end_token_id] for e in said]
-
-    def question_ids(self, questions: Sequence[str], answers: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """([n, T]: prompts and answers, padded; [n]: the place of `<answer>` in each)"""
-        prompts = self.prompts(questions)
-        rows = [[*prompt, *answer] for prompt, answer in zip(prompts, self.answer_ids(answers), strict=True)]
-        return _padded(rows, self.pad_token_id), torch.tensor([len(prompt) - 1 for prompt in prompts])
+    def continuations(self, texts: Sequence[str]) -> list[list[int]]:
+        """The words of each text and `<end>`, cut so that a start token goes before them."""
+        return [row[1:] for row in self._rows(texts, "<start>")]
 
     @property
     def start_token_ids(self) -> list[int]:

@@ -23,9 +23,9 @@ from torch import Tensor
 from textmm import checkpoint, resume, training_log, trunk_cache, validation
 from textmm.checkpoint import LOCKED
 from textmm.clip_tokenizer import ClipTokenizer
-from textmm.config import ModelConfig, named_model
+from textmm.config import ANSWER, ModelConfig, named_model
 from textmm.gradient_cache import BatchLoss, FeatureLoss, RowLoss
-from textmm.image import CNN, TrunkOutput
+from textmm.image import CNN, Encoded, TrunkOutput
 from textmm.losses import captioning_loss, contrastive_loss, next_words, shortened, sigmoid_loss
 from textmm.mean_weights import MeanWeights
 from textmm.model import TextMultiModalModel
@@ -343,50 +343,56 @@ class _Run:
         assert vocabulary is not None
         words = vocabulary.ids(draw.captions, start="<start>")
         words[:, 0] = torch.tensor([vocabulary.style_token_id(style) for style in draw.styles])
-        begins = torch.zeros(len(words), dtype=torch.int64)
         chance = (CAPTIONING, number, step)
-        return self._said(stage, draw.picture_ids, words, begins, chance, stage.label_smoothing)
+        return self._said(stage, draw.picture_ids, words, chance, stage.label_smoothing)
 
     def _questions(self, stage: Stage, number: int, step: int, batch_size: int) -> RowLoss:
-        """The answers must follow; of the questions nothing is asked."""
         draw = self.pairs.draw_questions(batch_size, stage=number, step=step)
         assert self.begun.vocabulary is not None
-        words, begins = self.begun.vocabulary.question_ids(
-            [q.text for q in draw.questions], [q.answer for q in draw.questions]
-        )
-        return self._said(stage, draw.picture_ids, words, begins, (QUESTIONS, number, step), 0.0)
+        words = self.begun.vocabulary.ids(draw.answers, start=f"<{ANSWER}>")
+        return self._said(stage, draw.picture_ids, words, (QUESTIONS, number, step), 0.0, asked=draw.text_ids)
 
     def _said(
         self,
         stage: Stage,
         picture_ids: Ints,
         words: Tensor,
-        begins: Tensor,
         chance: tuple[int, int, int],
         label_smoothing: float,
+        *,
+        asked: Ints | None = None,
     ) -> RowLoss:
-        """Loss of words [B, T] from those at `begins` [B] on, given the pictures."""
+        """Loss of words [B, T] that follow each other, given the pictures and the questions `asked`, if any."""
         vocabulary, decoder = self.begun.vocabulary, self.begun.model.decoder
         assert vocabulary is not None and decoder is not None
         pad = vocabulary.pad_token_id
-        words, begins = words.to(self.ranks.device), begins.to(self.ranks.device)
-        count = int(next_words(words, pad, begins)[0].sum())
+        words = words.to(self.ranks.device)
+        count = int(next_words(words, pad)[0].sum())
 
         def share_of_loss(part: range) -> Tensor:
             rngs = self._chance(*chance, part)
-            mine, begin = words[part.start : part.stop], begins[part.start : part.stop]
+            mine = words[part.start : part.stop]
             with self._autocast(stage):
-                tokens = self.begun.model.image.tokens(self._pictures(picture_ids, part, rngs, memory=True))
+                tokens = self._tokens(self._pictures(picture_ids, part, rngs, memory=True), asked, part)
                 states, following = [], []
                 for rows in (mine != pad).sum(1).argsort().chunk(LENGTH_GROUPS):
                     short = mine[rows, : int((mine[rows] != pad).sum(1).max())]
-                    where, next_ones = next_words(short, pad, begin[rows])
+                    where, next_ones = next_words(short, pad)
                     states.append(decoder.states(short, tokens[rows])[where])
                     following.append(next_ones)
                 logits, right = decoder.logits(torch.cat(states)), torch.cat(following)
                 return captioning_loss(logits, right, label_smoothing=label_smoothing) * (len(right) / count)
 
         return RowLoss(len(picture_ids), share_of_loss)
+
+    def _tokens(self, pictures: TrunkOutput, asked: Ints | None, part: range) -> Tensor:
+        """What the decoder reads of pictures, and of the questions to them."""
+        model = self.begun.model
+        tokens: Tensor = model.image.tokens(pictures)
+        if asked is None:
+            return tokens
+        questions = self.inputs.texts(asked[part.start : part.stop])
+        return model.encode_question(Encoded(model.image.project(pictures), tokens), questions)
 
     def _reinforced(self, stage: Stage, number: int, step: int) -> RowLoss:
         """Each part's mean counts by its pictures: what is sampled, and so its words, is only known then."""

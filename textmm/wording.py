@@ -7,6 +7,11 @@ from importlib import resources
 from pathlib import Path
 
 
+def style_in(style: str, language: str) -> str:
+    """The name of a caption style in a language: English has the plain names."""
+    return style if language == "en" else f"{style}_{language}"
+
+
 def read_translations(name: str) -> dict[str, list[str]]:
     """value (lower-cased) -> words, the usual one first; a file path or a name in textmm/translations."""
     path = Path(name)

@@ -15,6 +15,8 @@ from search.cli.context import command_options, load_encoder
 
 if TYPE_CHECKING:
     from search.config import Config
+    from textmm.encoder import Encoder
+    from textmm.evaluate import DataSet
     from textmm.figures import Evaluation
 
 TO_STDOUT = "-"
@@ -34,7 +36,7 @@ def _checked(context: click.Context, option: click.Parameter, templates: tuple[s
 @click.command()
 @click.argument("model")
 @click.argument("data_sources", metavar="DATA...", nargs=-1, required=True)
-@click.option("--task", type=click.Choice(["retrieval", "classify", "caption"]), required=True)
+@click.option("--task", type=click.Choice(["retrieval", "classify", "caption", "ask"]), required=True)
 @click.option("--label", default=None, help="classify: the attribute whose values are ranked.")
 @click.option(
     "--template",
@@ -56,6 +58,13 @@ def _checked(context: click.Context, option: click.Parameter, templates: tuple[s
     help="retrieval --text: the attributes that make a picture right.  [default: all]",
 )
 @click.option("--style", default="photo", show_default=True, help="caption: photo, title or attributes.")
+@click.option(
+    "--questions",
+    default=None,
+    metavar="FILE",
+    help="ask: a TOML file of phrasings (docs/models.md).  [default: those of training]",
+)
+@click.option("--language", default="en", show_default=True, help="ask: en or zh, or what FILE has.")
 @click.option(
     "--translate",
     default=None,
@@ -88,14 +97,17 @@ def evaluate(
     template: str | None,
     match: tuple[str, ...],
     style: str,
+    questions: str | None,
+    language: str,
     translate: str | None,
     json_file: str | None,
     pictures: Path | None,
     config: Config,
 ) -> None:
-    """Measure MODEL on DATA (what `textmm index` takes): retrieval, classification or captions.
+    """Measure MODEL on DATA (what `textmm index` takes): retrieval, classification, captions or answers.
 
-    In brackets: 95 % bootstrap intervals over the queries, pictures or captions.
+    In brackets: 95 % bootstrap intervals over the queries, pictures or captions. Questions are made of the
+    attributes or sentences of DATA, one for each picture; half of those for yes or no are true.
     """
     from textmm import calibration
     from textmm import evaluate as ev
@@ -103,8 +115,9 @@ def evaluate(
 
     if (task == "classify") != (label is not None):
         raise click.UsageError("--label goes with --task classify, which needs it")
-    if templates and task != "classify":
-        raise click.UsageError("--template goes with --task classify")
+    for name, given, goes_with in (("template", templates, "classify"), ("questions", questions, "ask")):
+        if given and task != goes_with:
+            raise click.UsageError(f"--{name} goes with --task {goes_with}")
     _check_places(json_file, pictures)
     encoder = load_encoder(replace(config, model=replace(config.model, name=model)))
     data = ev.read_data(encoder, (item for source in data_sources for item in read_source(source)))
@@ -114,11 +127,21 @@ def evaluate(
         result = ev.classify(encoder, data, label or "", translations, templates=said)
     elif task == "caption":
         result = ev.captions(encoder, data, style)
+    elif task == "ask":
+        result = _asked(encoder, data, questions, language)
     elif template is not None:
         result = ev.attribute_retrieval(encoder, data, template, translations, match=match)
     else:
         result = ev.retrieval(encoder, data)
-    dataset = " ".join(data_sources)
+    _show(result, encoder, model, " ".join(data_sources), json_file)
+    if pictures is not None:
+        from textmm.charts import draw
+
+        for path in draw(result.pictures, data.items, pictures):
+            click.echo(f"drew {path}", err=True)
+
+
+def _show(result: Evaluation, encoder: Encoder, model: str, dataset: str, json_file: str | None) -> None:
     row = json.dumps(
         {"dataset": dataset, "model": encoder.model_id, "pretrained": model, **_row(result)},
         ensure_ascii=False,
@@ -129,11 +152,16 @@ def evaluate(
         click.echo("\n".join(_table(f"{encoder.model_id} on {dataset}", result)))
         if json_file is not None:
             Path(json_file).write_text(row + "\n", encoding="utf-8")
-    if pictures is not None:
-        from textmm.charts import draw
 
-        for path in draw(result.pictures, data.items, pictures):
-            click.echo(f"drew {path}", err=True)
+
+def _asked(encoder: Encoder, data: DataSet, file: str | None, language: str) -> Evaluation:
+    from textmm.answers import QUESTIONS, ask, questions_about
+
+    try:
+        asked = questions_about(data, file or QUESTIONS, language=language)
+        return ask(lambda images, texts: [a.text for a in encoder.answer(images, texts)], data, asked)
+    except (ValueError, OSError) as error:
+        raise click.UsageError(str(error)) from error
 
 
 def _check_places(json_file: str | None, pictures: Path | None) -> None:

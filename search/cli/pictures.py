@@ -114,8 +114,13 @@ def ask(image: Path, question: str, choices: str, as_json: bool, config: Config)
 )
 @click.option("--html", "as_html", is_flag=True, help='<img src="KEY" alt="…"> lines instead of CSV.')
 @click.option("--style", default="photo", show_default=True, help="photo, title or attributes.")
+@click.option(
+    "--language", type=click.Choice(["en", "zh"]), default="en", show_default=True, help="zh: attributes."
+)
 @command_options
-def alt(sources: tuple[str, ...], out: Path | None, as_html: bool, style: str, config: Config) -> None:
+def alt(
+    sources: tuple[str, ...], out: Path | None, as_html: bool, style: str, language: str, config: Config
+) -> None:
     """Alt text for all pictures of SOURCES (what `textmm index` takes): CSV of key, alt, confidence.
 
     Exit code 1: some could not be read; they are named, and not in the output.
@@ -123,8 +128,10 @@ def alt(sources: tuple[str, ...], out: Path | None, as_html: bool, style: str, c
     from search.alt_text import AltText, alt_texts, csv_header, csv_line, img_line
     from textmm.checkpoint import write_atomically
     from textmm.sources import read_source
+    from textmm.wording import style_in
 
     encoder = load_encoder(config)
+    style = style_in(style, language)
     if style not in encoder.styles:
         there = ", ".join(encoder.styles) or "none: this model does not caption"
         raise click.UsageError(f"--style {style}: styles of {encoder.model_id} are {there}")

@@ -125,16 +125,23 @@ def _lines(response: object) -> list[str]:
 @click.command()
 @click.argument("images", nargs=-1, required=True, type=click.Path(dir_okay=False, path_type=Path))
 @click.option("--style", default="photo", show_default=True, help="photo, title or attributes.")
+@click.option(
+    "--language", type=click.Choice(["en", "zh"]), default="en", show_default=True, help="zh: attributes."
+)
 @click.option("--beams", default=3, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a picture.")
 @command_options
-def caption(images: tuple[Path, ...], style: str, beams: int, as_json: bool, config: Config) -> None:
+def caption(
+    images: tuple[Path, ...], style: str, language: str, beams: int, as_json: bool, config: Config
+) -> None:
     """Put pictures into words: a line each. Exit code 1: some could not be read."""
     import json
 
     from textmm.transforms import ImageTooLarge, ImageUnreadable, decode_image
+    from textmm.wording import style_in
 
     encoder = load_encoder(config)
+    style = style_in(style, language)
     failed = False
     for path in images:
         try:

@@ -21,8 +21,8 @@ def pictures_blueprint(engine: SearchEngine) -> Blueprint:
     @bp.post("/captions")
     def post_captions() -> Response:
         message, files = read_many(request, m.CaptionsRequest)
-        engine.captioner.check_style(message.style, "style")
-        captions = engine.captioner.captions(read_pictures(engine, message, files), message.style)
+        style = engine.captioner.style_in(message.style, message.language)
+        captions = engine.captioner.captions(read_pictures(engine, message, files), style)
         return answer(m.CaptionsResponse(captions, engine.encoder.model_id))
 
     @bp.post("/classify")

@@ -34,9 +34,9 @@ def caption(engine: SearchEngine, message: m.CaptionRequest, image: bytes | None
     uploaded = image if image is not None else message.image
     if stored == (uploaded is not None) or stored != (message.collection is not None):
         raise BadRequest("give either image, or collection and image_key", "image")
-    engine.captioner.check_style(message.style, "style")
+    style = engine.captioner.style_in(message.style, message.language)
     if uploaded is not None:
         picture = engine.uploads.decode(engine.uploads.bytes_of(uploaded))
-        return m.CaptionResponse(engine.captioner.caption(picture, message.style), engine.encoder.model_id)
-    found = engine.catalogue.stored_caption(message.collection or "", message.image_key or "", message.style)
+        return m.CaptionResponse(engine.captioner.caption(picture, style), engine.encoder.model_id)
+    found = engine.catalogue.stored_caption(message.collection or "", message.image_key or "", style)
     return m.CaptionResponse(found, engine.encoder.model_id)
