@@ -14,6 +14,7 @@ from search.engine import SearchEngine
 from search.errors import InputTooLarge, InputUnreadable, TooLarge
 from search.messages import BadRequest
 from search.uploads import is_data_uri
+from textmm.encoder import shortened
 from textmm.transforms import ImageTooLarge, ImageUnreadable
 
 Rows = NDArray[np.float32]
@@ -46,7 +47,7 @@ def embed(engine: SearchEngine, request: m.EmbeddingsRequest) -> m.EmbeddingsRes
         rows[texts] = engine.batching.encode_texts(said)
         tokens = sum(engine.encoder.count_tokens(said))
     return m.EmbeddingsResponse(
-        data=[m.EmbeddingRow(i, _coded(row, request)) for i, row in enumerate(_cut(rows, dimensions))],
+        data=[m.EmbeddingRow(i, _coded(row, request)) for i, row in enumerate(shortened(rows, dimensions))],
         model=engine.encoder.model_id,
         usage=m.Usage(tokens, tokens),
     )
@@ -84,15 +85,6 @@ def _picture(engine: SearchEngine, text: str, param: str) -> Image.Image:
         raise InputUnreadable(error, param) from error
     except ImageTooLarge as error:
         raise InputTooLarge(error, param) from error
-
-
-def _cut(rows: Rows, dimensions: int) -> Rows:
-    """The first `dimensions` numbers, normalised again: a slice of a unit vector is shorter than 1."""
-    if dimensions == rows.shape[1]:
-        return rows
-    cut = rows[:, :dimensions]
-    short: Rows = cut / np.linalg.norm(cut, axis=1, keepdims=True).clip(1e-12)
-    return short
 
 
 def _coded(row: Rows, request: m.EmbeddingsRequest) -> list[float] | str:

@@ -143,3 +143,22 @@ def test_tokens_are_counted_as_the_model_reads_them(encoder: Encoder) -> None:
 def test_the_name_of_a_model_is_that_of_its_checkpoint(encoder: Encoder, tiny: Path) -> None:
     assert encoder.model_id == checkpoint.model_id(tiny)
     assert encoder.styles == ("photo",)
+
+
+def test_a_shortened_encoder_keeps_the_first_numbers_and_their_norm(
+    encoder: Encoder, images: list[Image.Image]
+) -> None:
+    short, dim = encoder.shortened(8), encoder.embed_dim
+
+    for whole, rows in (
+        (encoder.encode_images(images), short.encode_images(images)),
+        (encoder.encode_texts(TEXTS), short.encode_texts(TEXTS)),
+    ):
+        assert rows.shape == (len(whole), 8)
+        cut = whole[:, :8]
+        np.testing.assert_allclose(rows, cut / np.linalg.norm(cut, axis=1, keepdims=True), atol=1e-6)
+    assert short.encode_images([]).shape == (0, 8) and short.model_id == f"{encoder.model_id}[:8]"
+    assert encoder.shortened(dim) is encoder
+    for wrong in (0, dim + 1):
+        with pytest.raises(ValueError, match=f"makes {dim} numbers, {wrong} cannot be kept of them"):
+            encoder.shortened(wrong)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -107,12 +108,23 @@ class Encoder:
         config = self._model.config.vision_cfg
         return f"{config.resize_mode}-{config.image_size}"
 
+    def shortened(self, dim: int) -> Encoder:
+        """The same model with vectors of their first `dim` numbers. ValueError below 1 or beyond embed_dim."""
+        if not 1 <= dim <= self.embed_dim:
+            raise ValueError(f"{self.model_id} makes {self.embed_dim} numbers, {dim} cannot be kept of them")
+        if dim == self.embed_dim:
+            return self
+        other = copy.copy(self)
+        other.embed_dim, other.model_id = dim, f"{self.model_id}[:{dim}]"
+        return other
+
     def fit(self, image: Image.Image) -> Image.Image:
         """The picture as the tower sees it. Cheap to encode later; may be called from any thread."""
         return fit(image, self._model.config.vision_cfg)
 
     def encode_images(self, images: Sequence[Image.Image]) -> NDArray[np.float32]:
-        return _rows([e.features for e in self._images(images)], self.embed_dim)
+        whole = _rows([e.features for e in self._images(images)], self.embed_dim)
+        return shortened(whole, self.embed_dim)
 
     def encode_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Rows in the order of `texts`; batches are formed by length, so padding is short."""
@@ -138,7 +150,7 @@ class Encoder:
         encoded = self._images(images)
         if not encoded:
             return []
-        features = _rows([e.features for e in encoded], self.embed_dim)
+        features = shortened(_rows([e.features for e in encoded], self.embed_dim), self.embed_dim)
         texts = self._decode(torch.cat([e.tokens for e in encoded]), style, beams)
         scores = np.einsum("ij,ij->i", features, self.encode_texts(texts))
         return [Caption(text, float(score)) for text, score in zip(texts, scores, strict=True)]
@@ -230,7 +242,7 @@ class Encoder:
         with torch.inference_mode():
             tokens = tuple(t.to(self._device) for t in self._tokenizer(texts))
             rows: NDArray[np.float32] = self._model.encode_text(tokens).features.cpu().numpy()
-            return rows
+            return shortened(rows, self.embed_dim)
 
     def _decode(self, image_tokens: Tensor, style: str, beams: int) -> list[str]:
         words, decoder = self._captioner, self._model.decoder
@@ -250,6 +262,15 @@ class Encoder:
             beams=beams,
             max_length=words.context_length,
         )
+
+
+def shortened(rows: NDArray[np.float32], dim: int) -> NDArray[np.float32]:
+    """The first `dim` numbers of each row, normalised again: a slice of a unit vector is shorter than 1."""
+    if dim == rows.shape[1]:
+        return rows
+    cut = rows[:, :dim]
+    short: NDArray[np.float32] = cut / np.maximum(np.linalg.norm(cut, axis=1, keepdims=True), 1e-12)
+    return short
 
 
 def _rows(parts: list[Tensor], embed_dim: int) -> NDArray[np.float32]:

@@ -59,6 +59,13 @@ def _checked(context: click.Context, option: click.Parameter, templates: tuple[s
 )
 @click.option("--style", default="photo", show_default=True, help="caption: photo, title or attributes.")
 @click.option(
+    "--dimensions",
+    type=int,
+    default=None,
+    metavar="N",
+    help="retrieval, classify: with vectors of their first N numbers.  [default: all]",
+)
+@click.option(
     "--questions",
     default=None,
     metavar="FILE",
@@ -97,6 +104,7 @@ def evaluate(
     template: str | None,
     match: tuple[str, ...],
     style: str,
+    dimensions: int | None,
     questions: str | None,
     language: str,
     translate: str | None,
@@ -120,6 +128,7 @@ def evaluate(
             raise click.UsageError(f"--{name} goes with --task {goes_with}")
     _check_places(json_file, pictures)
     encoder = load_encoder(replace(config, model=replace(config.model, name=model)))
+    encoder = encoder.shortened(encoder.embed_dim if dimensions is None else dimensions)
     data = ev.read_data(encoder, (item for source in data_sources for item in read_source(source)))
     translations = ev.load_translations(translate)
     if task == "classify":
