@@ -63,7 +63,7 @@ def generated(count: int) -> list[str]:
     return ["".join(part() for _ in range(rng.choice([1, 3, 8, 60]))) for _ in range(count)]
 
 
-@pytest.mark.parametrize("context_length", [77, 76, 16])
+@pytest.mark.parametrize("context_length", [pytest.param(77, marks=pytest.mark.slow), 76, 16])
 def test_ids_are_those_of_open_clip(vocabulary: Path, context_length: int) -> None:
     texts = [*ODD, *BROKEN, *generated(3000 if context_length == 77 else 100)]
 

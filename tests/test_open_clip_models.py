@@ -32,6 +32,8 @@ from textmm.open_clip_module import OpenClipModule
 from textmm.pretrained import WeightsMissing
 from textmm.transforms import fit, to_tensor
 
+pytestmark = pytest.mark.slow
+
 TEXTS = ["a red circle", "!~x 'two' blue squares, !? 100%", "", "word " * 200, "红色连衣裙 🦜"]
 SMALL_VISION = {"image_size": 64, "layers": 2, "width": 128, "patch_size": 32}
 SMALL_TEXT = {"context_length": 77, "vocab_size": 49408, "width": 64, "heads": 2, "layers": 2}
@@ -177,7 +179,6 @@ def test_narrow_models_give_the_features_and_logits_of_open_clip(name: str) -> N
     assert_same_features(NARROW[name])
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["ViT-B-32", "ViT-B-16", "ViT-B-16-quickgelu", "coca_ViT-B-32"])
 def test_full_models_give_the_features_and_logits_of_open_clip(name: str) -> None:
     config = open_clip_config.architecture(name)
@@ -507,7 +508,6 @@ def test_what_we_export_open_clip_loads(run: Run, coca: Path, tmp_path: Path, ti
     assert "no CLIP ViT or CoCa with CLIP's vocabulary" in refused.err
 
 
-@pytest.mark.slow
 def test_a_tagged_file_loads_with_the_preprocessing_of_its_tag(models: Path, tmp_path: Path) -> None:
     config = open_clip_config.architecture("ViT-B-32")
     assert config is not None
@@ -561,7 +561,6 @@ def imported() -> Iterator[str]:
     )
 
 
-@pytest.mark.slow
 def test_serving_a_bundled_model_imports_neither_open_clip_nor_timm_nor_transformers(imported: str) -> None:
     assert imported == "[]\n"
 
