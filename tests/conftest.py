@@ -6,7 +6,7 @@ import os
 import shutil
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -17,6 +17,7 @@ from cheroot.wsgi import Server
 from flask import Flask
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
+from safetensors.torch import load_file as load_torch
 
 from indexer.config import IngestConfig
 from indexer.database import Database
@@ -31,11 +32,14 @@ from search.config import Config
 from search.engine import SearchEngine
 from tests.drawn import write_pictures
 from tests.postgres import any_database, bare_url, postgres  # noqa: F401 (fixtures)
+from textmm import checkpoint
+from textmm.config import named_model
 from textmm.encoder import Encoder
 from textmm.pairs import PairSource
 from textmm.pretrained import TRUNKS, fetch
 from textmm.recipe import Stage, TrainConfig
 from textmm.sources import read_source
+from textmm.tokenizers import BytePair
 from textmm.train import train
 
 ROOT = Path(__file__).parent.parent
@@ -98,6 +102,24 @@ def tiny(tmp_path_factory: pytest.TempPathFactory, pictures: Path) -> Path:
 def encoder(tiny: Path) -> Encoder:
     """Read-only"""
     return Encoder.load(str(tiny), NO_TRUNKS)
+
+
+@pytest.fixture(scope="session")
+def asker(tmp_path_factory: pytest.TempPathFactory, tiny: Path) -> Path:
+    """A checkpoint folder: the tiny model as it answers questions; it knows pictures, and not yet words."""
+    config = named_model("tiny")
+    assert config.multimodal_cfg is not None
+    decoder = replace(config.multimodal_cfg, questions=True)
+    said = ["what is it?", "what colour is it, would you say?", "它是什么颜色?"]
+    words = BytePair.train(
+        said, decoder.vocab_size, context_length=decoder.context_length, styles=decoder.start_tokens
+    )
+    out = tmp_path_factory.mktemp("asker")
+    model = checkpoint.build(replace(config, multimodal_cfg=decoder), NO_TRUNKS)
+    towers = {k: v for k, v in load_torch(tiny / "model.safetensors").items() if k.startswith("image.")}
+    model.load_state_dict(towers, strict=False)
+    checkpoint.save(out, model, words, name="asker")
+    return out
 
 
 @pytest.fixture(scope="session")

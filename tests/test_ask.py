@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -15,32 +14,15 @@ from search.client import Client, InvalidRequest
 from search.config import Config
 from tests.conftest import NO_TRUNKS, Run
 from tests.drawn import draw, encoded
-from textmm import checkpoint
-from textmm.config import named_model
 from textmm.encoder import Encoder
-from textmm.tokenizers import BytePair
 
 RED, BLUE = draw("circle", "red"), draw("cross", "blue")
 QUESTIONS = ["what is it?", "what colour is it, would you say?", "它是什么颜色?"]
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    tiny = named_model("tiny")
-    assert tiny.multimodal_cfg is not None
-    decoder = replace(tiny.multimodal_cfg, questions=True)
-    words = BytePair.train(
-        QUESTIONS, decoder.vocab_size, context_length=decoder.context_length, styles=decoder.start_tokens
-    )
-    out = tmp_path_factory.mktemp("asker")
-    model = checkpoint.build(replace(tiny, multimodal_cfg=decoder), NO_TRUNKS)
-    checkpoint.save(out, model, words, name="asker")
-    return out
-
-
-@pytest.fixture(scope="module")
-def asking(folder: Path) -> Encoder:
-    return Encoder.load(str(folder), NO_TRUNKS, threads=1)
+def asking(asker: Path) -> Encoder:
+    return Encoder.load(str(asker), NO_TRUNKS, threads=1)
 
 
 @pytest.fixture
@@ -111,11 +93,11 @@ def test_a_model_without_questions_refuses_on_the_wire(demo_server: str) -> None
 
 @pytest.mark.slow
 def test_the_command_answers_and_its_exit_code_says_whether_it_knows(
-    run: Run, folder: Path, tmp_path: Path
+    run: Run, asker: Path, tmp_path: Path
 ) -> None:
     picture, settings = tmp_path / "red.png", tmp_path / "own.toml"
     picture.write_bytes(encoded(RED))
-    settings.write_text(f'data = "{tmp_path}"\n[model]\nname = "{folder}"\n')
+    settings.write_text(f'data = "{tmp_path}"\n[model]\nname = "{asker}"\n')
     asked = ("ask", picture, "what is it?", "--config", settings)
 
     unknown, chosen = run(*asked), run(*asked, "--choices", "red, blue")
@@ -124,17 +106,15 @@ def test_the_command_answers_and_its_exit_code_says_whether_it_knows(
     assert {line.split("\t")[0] for line in chosen.out.splitlines()[1:]} == {"  red", "  blue"}
 
 
-def test_answers_are_measured_on_the_attributes_of_a_catalogue(
-    run: Run, folder: Path, tmp_path: Path
-) -> None:
+def test_answers_are_measured_on_the_attributes_of_a_catalogue(run: Run, asker: Path, tmp_path: Path) -> None:
     table = tmp_path / "products.csv"
     table.write_text("key,path,colour\na,a.png,red\nb,b.png,blue\n")
     for name, picture in (("a", RED), ("b", BLUE)):
         picture.save(tmp_path / f"{name}.png")
 
-    done = run("evaluate", folder, table, "--task", "ask", "--json")
-    other = run("evaluate", folder, table, "--task", "ask", "--language", "tlh")
-    misplaced = run("evaluate", folder, table, "--task", "retrieval", "--questions", "questions.toml")
+    done = run("evaluate", asker, table, "--task", "ask", "--json")
+    other = run("evaluate", asker, table, "--task", "ask", "--language", "tlh")
+    misplaced = run("evaluate", asker, table, "--task", "retrieval", "--questions", "questions.toml")
 
     row = json.loads(done.out)
     assert (row["task"], row["images"], row["questions"]) == ("visual_question_answering", 2, 2)

@@ -414,10 +414,20 @@ def write_tables(pictures: Path, data: Path) -> None:
         "catalogue": ["path,title", *(f"{path},{title}" for path, title in words.items())],
         "clicks": ["image,query", *(f"{path},{w}" for path, title in words.items() for w in title.split())],
         "labels": ["path,label", *(f"{path},{title.split()[-1]}" for path, title in words.items())],
+        "questions": [
+            "image,question,answer",
+            *(f"{path},{row}" for path, w in words.items() for row in asked(w)),
+        ],
         "captions": ["path,caption", *(f"{path},{title.split()[-1]} it is" for path, title in words.items())],
     }
     for name, lines in tables.items():
         (data / f"{name}.csv").write_text("\n".join(lines) + "\n")
+
+
+def asked(title: str) -> list[str]:
+    """Two questions with their answers about "a red circle"."""
+    _, colour, shape = title.split()
+    return [f"which colour?,{colour}", f"which shape?,{shape}"]
 
 
 def test_fine_tuning_begins_with_the_weights_of_a_model_and_lowers_its_loss(
@@ -456,18 +466,46 @@ def test_a_recipe_says_a_model_or_a_start_and_not_both(model: str, start: str) -
 
 @pytest.mark.parametrize("name", sorted(path.name for path in RECIPES.glob("finetune-*.toml")))
 def test_a_fine_tuning_recipe_trains_on_the_table_that_it_speaks_of(
-    tmp_path: Path, tiny: Path, pictures: Path, name: str
+    tmp_path: Path, tiny: Path, asker: Path, pictures: Path, name: str
 ) -> None:
     """Two steps of each stage, from the small model, whose parts have other names."""
     write_tables(pictures, tmp_path / "data")
     recipe = TrainConfig.read(RECIPES / name)
     stages = tuple(replace(s, steps=2, batch_size=8, trains=("",), bfloat16=False) for s in recipe.stages)
-    small = replace(recipe, start=str(tiny), stages=stages, log_every=1, threads=1)
+    start = asker if name == "finetune-questions.toml" else tiny
+    small = replace(recipe, start=str(start), stages=stages, log_every=1, threads=1)
 
     seen = run(small, tmp_path / "data", tmp_path / "out")
 
     assert recipe.start == "mini"
     assert [p.done for p in seen] == [1, 2] * len(stages)
+
+
+@pytest.mark.slow
+def test_a_model_learns_to_answer_by_the_picture_and_by_what_is_asked(
+    tmp_path: Path, asker: Path, pictures: Path
+) -> None:
+    write_tables(pictures, tmp_path / "data")
+    recipe = TrainConfig.read(RECIPES / "finetune-questions.toml")
+    trains = ("question", "decoder", "text")
+    stage = replace(
+        recipe.stages[0], steps=150, batch_size=32, trains=trains, learning_rate=1e-3, bfloat16=False
+    )
+    run(replace(recipe, start=str(asker), stages=(stage,), half=False), tmp_path / "data", tmp_path / "out")
+
+    model = Encoder.load(str(tmp_path / "out"), NO_TRUNKS, threads=1)
+    with (tmp_path / "data" / "questions.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    images = [decode_image((tmp_path / "data" / row["image"]).read_bytes()) for row in rows]
+    given = model.answer([model.fit(image) for image in images], [row["question"] for row in rows])
+    assert np.mean([one.text == row["answer"] for one, row in zip(given, rows, strict=True)]) > 0.9
+
+
+def test_questions_without_a_file_or_a_column_are_refused(tmp_path: Path, pictures: Path) -> None:
+    source = replace(SHORT.sources[0], question_share=1.0)
+
+    with pytest.raises(ValueError, match=r"captions\.csv has a question_share: say the recipe's questions"):
+        run(replace(SHORT, sources=(source,)), pictures, tmp_path)
 
 
 @pytest.mark.gpu

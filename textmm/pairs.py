@@ -67,6 +67,10 @@ class PairSource:
     """Whether captions are its texts without the names that they begin with."""
     question_share: float = 0.0
     """Part of a batch of questions, relative to the other sources."""
+    question_column: str = ""
+    """Column of a question to each picture, answered by `answer_column`. Empty: questions are made of attributes and
+    sentences."""
+    answer_column: str = "answer"
     apart: bool = False
     """Compared only with sources that are apart too: drawings are no negatives for photos."""
     text_column: str = ""
@@ -171,8 +175,18 @@ class Pairs:
         self._sayings = [
             _Captions(s, [self.items[i] for i in r]) for s, r in zip(sources, self.ranges, strict=True)
         ]
-        asked = [i for s, r in zip(sources, self.ranges, strict=True) if s.question_share for i in r]
         self._asked: dict[int, list[tuple[int, str]]] = {}
+        asked: list[int] = []
+        for source, span in zip(sources, self.ranges, strict=True):
+            if source.question_column:
+                self._asked.update({i: _asked_in(source, self.items[i], texts) for i in span})
+            elif source.question_share and not questions:
+                raise ValueError(
+                    f"{source.source} has a question_share: say the recipe's questions, a TOML file, or its own "
+                    "question_column"
+                )
+            elif source.question_share:
+                asked += span
         if questions:
             maker, rng = (
                 Questions(questions, [self.items[i] for i in asked]),
@@ -413,6 +427,12 @@ def _by_picture(items: Sequence[Item], column: str) -> list[Item]:
         first = out.get(item.locator, item)
         out[item.locator] = first if said is None else replace(first, captions=(*first.captions, str(said)))
     return list(out.values())
+
+
+def _asked_in(source: PairSource, item: Item, texts: _Texts) -> list[tuple[int, str]]:
+    """The question of a row and its answer; none where one of both is missing."""
+    question, answer = (item.attributes.get(c) for c in (source.question_column, source.answer_column))
+    return [] if question is None or answer is None else [(texts.add(str(question)), str(answer))]
 
 
 def _questions_about(item: Item, maker: Questions, rng: np.random.Generator) -> list[Question]:
