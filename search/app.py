@@ -55,14 +55,15 @@ def create_app(config: Config, *, encoder: Encoder | None = None) -> Flask:
     app.config["MAX_FORM_MEMORY_SIZE"] = config.server.max_body_bytes
     app.url_map.merge_slashes = False  # a key with // is refused by us, not redirected
     app.url_map.converters["key"] = KeyConverter
-    app.extensions["engine"] = engine
+    dialogue = Dialogue(engine)
+    app.extensions["engine"], app.extensions["dialogue"] = engine, dialogue
     app.extensions["database"] = database
     for blueprint in (
         search_blueprint(engine),
         images_blueprint(engine),
         collections_blueprint(engine),
         embeddings_blueprint(engine),
-        chat_blueprint(engine, Dialogue(engine)),
+        chat_blueprint(engine, dialogue),
         pictures_blueprint(engine),
         moderation_blueprint(Moderation(engine)),
         health_blueprint(engine),

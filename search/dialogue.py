@@ -9,7 +9,7 @@ from __future__ import annotations
 import statistics
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -21,7 +21,7 @@ from indexer.errors import NotFound
 from search import messages as m
 from search.ask import ask
 from search.engine import SearchEngine
-from search.intents import Intents
+from search.intents import Intents, phrasings
 from search.lexicon import Lexicon, choices
 from search.messages import BadRequest
 from search.operations import (
@@ -50,6 +50,8 @@ MOST_TURNS = 32
 """User turns that are read, the last ones."""
 MOST_CHARACTERS = 400
 """Of a turn, those that are understood; a longer one is read to here."""
+PREPARED_AT_ONCE = 16
+"""Phrasings; requests get the model in between."""
 KEPT_TEXTS = 20_000
 KEPT_LEXICONS = 16
 
@@ -345,6 +347,15 @@ class Dialogue:
             while len(self._rows) > KEPT_TEXTS:
                 self._rows.popitem(last=False)
         return np.stack([known[text] for text in texts])
+
+    def prepare(self, stop: Callable[[], bool] = lambda: False) -> None:
+        """Encode the phrasings, some at a time, so that the first turn need not wait for them; until `stop` says so."""
+        texts = [phrasing.filled for phrasing in phrasings()]
+        for start in range(0, len(texts), PREPARED_AT_ONCE):
+            if stop():
+                return
+            self.encode(texts[start : start + PREPARED_AT_ONCE])
+        self._meanings()
 
     def _meanings(self) -> Intents:
         with self._lock:

@@ -9,6 +9,9 @@ import httpx
 import openai
 import pytest
 
+from search.dialogue import PREPARED_AT_ONCE, Dialogue
+from search.engine import SearchEngine
+from search.intents import phrasings
 from tests.drawn import draw, encoded
 from tests.refusals import refusal
 from textmm.encoder import Encoder
@@ -110,3 +113,19 @@ def test_a_bad_request_is_refused(
     body = {"model": "tiny", "messages": ASK, "collection": "shop", **fields}
 
     assert refusal(wire.post("/chat/completions", json=body)) == expected
+
+
+def test_phrasings_are_encoded_before_the_first_turn_unless_the_server_stops(engine: SearchEngine) -> None:
+    stopped, dialogue = Dialogue(engine), Dialogue(engine)
+    says_stop = iter([False, False, True])
+
+    stopped.prepare(lambda: next(says_stop))
+    dialogue.prepare()
+
+    assert (
+        len(stopped._rows)
+        <= 2 * PREPARED_AT_ONCE
+        < len({p.filled for p in phrasings()})
+        <= len(dialogue._rows)
+    )
+    assert stopped._intents is None and dialogue._intents is not None

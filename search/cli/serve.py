@@ -66,8 +66,12 @@ def run_server(config: Config) -> None:
     thread.start()
     at_host, at_port = server.bind_addr[:2]
     click.echo(f"serving on http://{at_host}:{at_port} (Ctrl-C stops)", err=True)
+    prepare = app.extensions["dialogue"].prepare
+    preparing = threading.Thread(target=prepare, args=(stop.is_set,), name="phrasings")
+    preparing.start()
     stop.wait()
     click.echo("stopping: running requests are finished", err=True)
     server.stop()
     thread.join()
+    preparing.join()
     close(app)
