@@ -22,7 +22,7 @@ from search import messages as m
 from search.ask import ask
 from search.engine import SearchEngine
 from search.intents import Intents, phrasings
-from search.lexicon import Lexicon, choices
+from search.lexicon import Lexicon, choices, is_chinese
 from search.messages import BadRequest
 from search.operations import (
     Asked,
@@ -43,6 +43,7 @@ from search.operations import (
 )
 from search.replies import details_of, listed, query_in_words, said
 from search.understanding import Context, Slots, slots_of, understood
+from textmm.wording import style_in
 
 Rows = NDArray[np.float32]
 
@@ -286,7 +287,9 @@ class Dialogue:
         if shown is None:
             return None
         if self._engine.encoder.asks:
-            (answered,) = ask(self._engine.batching, [shown], m.AskRequest(question=say[:MOST_CHARACTERS]))
+            request = m.AskRequest(question=say[:MOST_CHARACTERS])
+            at_least = self._engine.encoder.calibration.answer_at_least
+            (answered,) = ask(self._engine.batching, [shown], request, at_least=at_least)
             if answered.known:
                 return said("answer", say, answer=answered.answer[:1].upper() + answered.answer[1:])
         name = next(iter(slots.where), None) or self._attribute_asked(say, list(lexicon.values))
@@ -313,9 +316,11 @@ class Dialogue:
         usual = None
         if place.collection is not None:
             usual = self._engine.collections.get(place.collection).caption_style
-        return said(
-            "caption", say, caption=captioner.caption(shown, captioner.style(place.style, usual)).text
-        )
+        style = captioner.style(place.style, usual)
+        chinese = style_in(style, "zh")
+        if is_chinese(say) and chinese in self._engine.encoder.styles:
+            return said("caption_in_chinese", say, caption=captioner.caption(shown, chinese).text)
+        return said("caption", say, caption=captioner.caption(shown, style).text)
 
     def _decoded(self, picture: str | None) -> Image.Image | None:
         if picture is None:

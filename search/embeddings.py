@@ -34,6 +34,11 @@ def embed(engine: SearchEngine, request: m.EmbeddingsRequest) -> m.EmbeddingsRes
             f"dimensions is {dimensions}, {engine.encoder.model_id} makes {engine.encoder.embed_dim}",
             "dimensions",
         )
+    if len(engine.encoder.dimensions) > 1 and dimensions not in engine.encoder.dimensions:
+        sizes = ", ".join(map(str, engine.encoder.dimensions))
+        raise BadRequest(
+            f"dimensions is {dimensions}; {engine.encoder.model_id} was trained for {sizes}", "dimensions"
+        )
     pictures = [i for i, one in enumerate(inputs) if request.modality == "image" or _is_picture(request, one)]
     texts = sorted(set(range(len(inputs))) - set(pictures))
     rows = np.empty((len(inputs), engine.encoder.embed_dim), dtype=np.float32)

@@ -306,7 +306,7 @@ class AskRequest(PicturesRequest, kw_only=True):
     question: Annotated[str, Meta(min_length=1, max_length=500, pattern=NO_NUL)]
     """in English or Chinese"""
     choices: Annotated[list[Label], Meta(max_length=100)] = []
-    """answers to rank; empty: the model answers freely"""
+    """two answers or more to rank; empty: the model answers freely"""
 
 
 class Choice(Response):
@@ -391,6 +391,8 @@ class Model(Response):
     created: int
     object: str = "model"
     owned_by: str = "textmm"
+    dimensions: list[int] = []
+    """sizes that vectors may have; of several the last is the whole"""
 
 
 class ModelList(Response):

@@ -2,19 +2,27 @@
 
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
 import numpy as np
 import pytest
+import torch
 
 from search.app import close, create_app
-from search.ask import AT_LEAST, UNKNOWN
+from search.ask import UNKNOWN
 from search.client import Client, InvalidRequest
 from search.config import Config
 from tests.conftest import NO_TRUNKS, Run
 from tests.drawn import draw, encoded
+from textmm import checkpoint
 from textmm.encoder import Encoder
+from textmm.fusion import QuestionTokens
+from textmm.model import TextMultiModalModel
+from textmm.text import CausalText
+from textmm.transforms import to_tensor
 
 RED, BLUE = draw("circle", "red"), draw("cross", "blue")
 QUESTIONS = ["what is it?", "what colour is it, would you say?", "它是什么颜色?"]
@@ -70,19 +78,66 @@ def test_the_route_gives_the_encoders_answers_and_does_not_know_what_is_improbab
     remote: Client, asking: Encoder
 ) -> None:
     expected = asking.answer([asking.fit(RED), asking.fit(BLUE)], ["what is it?"] * 2)
+    least = asking.calibration.answer_at_least
 
     found = remote.ask([encoded(RED), encoded(BLUE)], question="what is it?").results
 
     np.testing.assert_allclose([f.confidence for f in found], [e.confidence for e in expected], atol=1e-4)
-    assert all(one.confidence < AT_LEAST for one in expected)  # nothing is sure to a model of chance
-    assert [(f.known, f.answer) for f in found] == [(False, UNKNOWN[True])] * 2
-    assert remote.ask([encoded(RED)], question="这是什么?").results[0].answer == UNKNOWN[False]
+    assert all(one.confidence < least for one in expected)  # nothing is sure to a model of chance
+    assert [(f.known, f.answer) for f in found] == [(False, UNKNOWN[False])] * 2
+    assert remote.ask([encoded(RED)], question="这是什么?").results[0].answer == UNKNOWN[True]
 
     ranked = remote.ask([encoded(RED)], question="what is it?", choices=["red", "blue"]).results[0]
-    assert (
-        ranked.known == (ranked.confidence >= AT_LEAST) and ranked.choices[0].confidence == ranked.confidence
-    )
+    assert ranked.known == (ranked.confidence >= least) and ranked.choices[0].confidence == ranked.confidence
     assert sum(one.confidence for one in ranked.choices) == pytest.approx(1, abs=1e-4)
+
+
+@pytest.mark.slow
+def test_what_is_probable_enough_is_said_free_ranked_and_of_stored_pictures_at_once(
+    remote: Client, asking: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(asking, "calibration", replace(asking.calibration, answer_at_least=0.0))
+    remote.put_collection("shop")
+    remote.put_image("shop", "blue", encoded(BLUE))
+    expected = asking.answer([asking.fit(BLUE)], ["what is it?"])[0].text
+    asks = [{"choices": ["red", "blue"]}, {}] * 4
+
+    with ThreadPoolExecutor(8) as pool:  # free and ranked ones share a batch
+        answers = list(
+            pool.map(
+                lambda how: remote.ask(question="what is it?", collection="shop", image_keys=["blue"], **how),
+                asks,
+            )
+        )
+
+    for how, (found,) in zip(asks, (answer.results for answer in answers), strict=True):
+        assert found.known and found.answer == (found.choices[0].answer if how else expected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("choices", "said"), [(["red"], "holds one answer"), (["red", "red"], "holds an answer twice")]
+)
+def test_choices_that_are_none_are_refused(remote: Client, choices: list[str], said: str) -> None:
+    with pytest.raises(InvalidRequest, match=said):
+        remote.ask([encoded(RED)], question="what is it?", choices=choices)
+
+
+def test_tokens_of_a_question_stand_after_those_of_its_picture_and_do_not_bend_the_space(asker: Path) -> None:
+    loaded = checkpoint.load(str(asker), NO_TRUNKS)
+    model = loaded.model
+    assert isinstance(model, TextMultiModalModel) and model.question is not None
+    image = model.encode_image(to_tensor([RED, BLUE], model.config.vision_cfg))
+    question = model.text.trunk(loaded.tokenizer(["what is it?", "which colour?"]))
+
+    tokens = model.encode_question(image, question)
+    tokens.sum().backward()
+
+    assert tokens.shape == (2, image.tokens.shape[1] + QuestionTokens.COUNT, image.tokens.shape[2])
+    assert torch.equal(tokens[:, : -QuestionTokens.COUNT], image.tokens)
+    assert not torch.allclose(tokens[0, -QuestionTokens.COUNT :], tokens[1, -QuestionTokens.COUNT :])
+    assert isinstance(model.text, CausalText) and model.text.projection.weight.grad is None
+    assert model.question.proj.weight.grad is not None
 
 
 @pytest.mark.slow
@@ -102,7 +157,7 @@ def test_the_command_answers_and_its_exit_code_says_whether_it_knows(
 
     unknown, chosen = run(*asked), run(*asked, "--choices", "red, blue")
 
-    assert (unknown.code, unknown.out.split(" (")[0]) == (1, UNKNOWN[True])
+    assert (unknown.code, unknown.out.split(" (")[0]) == (1, UNKNOWN[False])
     assert {line.split("\t")[0] for line in chosen.out.splitlines()[1:]} == {"  red", "  blue"}
 
 

@@ -107,7 +107,7 @@ def test_a_template_holds_the_label_once(template: str) -> None:
 
 def test_a_calibration_comes_back_from_its_file(tmp_path: Path) -> None:
     made = Calibration(
-        0.03, ("{}", "ein {}"), {"colour": AttributeCalibration(("Red", "Grün"), 0.04, 0.5)}, "here"
+        0.03, ("{}", "ein {}"), {"colour": AttributeCalibration(("Red", "Grün"), 0.04, 0.5)}, 0.6, "here"
     )
     (tmp_path / calibration.FILE).write_text(calibration.to_json(made), "utf-8")
 

@@ -36,6 +36,7 @@ def test_retrieval_measures_recall_both_ways(run: Run, pictures: Path, tiny: Pat
         "dataset": str(data),
         "model": encoder.model_id,
         "pretrained": str(tiny),
+        "language": "en",
         "task": "zeroshot_retrieval",
         "images": 16,
         "texts": 16,
@@ -179,3 +180,25 @@ def test_figures_are_over_all_pictures_or_none(run: Run, pictures: Path, tiny: P
 
     assert (done.code, done.out, done.err.count("\n")) == (2, "", 1)
     assert "lost.png" in done.err
+
+
+def test_shortened_vectors_are_measured_and_options_that_go_with_another_task_are_refused(
+    run: Run, pictures: Path, tiny: Path, encoder: Encoder
+) -> None:
+    data = pictures / "captions.csv"
+    retrieval = ("evaluate", tiny, data, "--task", "retrieval")
+
+    short = json.loads(run(*retrieval, "--dimensions", "2", "--json").out)
+    whole = json.loads(run(*retrieval, "--json").out)
+
+    assert short["model"] == f"{encoder.model_id}[:2]"
+    assert short["metrics"]["image_retrieval_recall@1"] < whole["metrics"]["image_retrieval_recall@1"]
+    for option, value, said in (
+        ("--dimensions", "2", "--dimensions goes with --task retrieval or classify"),
+        ("--questions", "questions.toml", "--questions goes with --task ask"),
+        ("--template", "{}", "--template goes with --task classify"),
+    ):
+        refused = run("evaluate", tiny, data, "--task", "caption", option, value)
+        assert (refused.code, said in refused.err) == (2, True)
+    language = run(*retrieval, "--language", "zh")
+    assert (language.code, "--language goes with --task ask or caption" in language.err) == (2, True)

@@ -256,6 +256,8 @@ def test_captions_need_a_text_of_every_picture_and_a_style_of_the_model(
         (["red and blue", "blue"], ["Blue", None], 1.0),  # red is no known value here
         (["a blue shirt", "a shirt"], ["Blue", "Blue"], 0.5),
         (["tops (women)"], ["Tops (Women)"], 1.0),
+        (["男士深红色衬衫", "男士红色衬衫"], ["深红色", "红色"], 1.0),
+        (["男士深红色衬衫", "男士红色衬衫"], ["红色", "深红色"], 0.0),
     ],
 )
 def test_a_caption_names_a_value_when_its_longest_known_one_is_right(

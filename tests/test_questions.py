@@ -114,6 +114,30 @@ def test_own_phrasings_are_read_from_a_file(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('no = {en = "no"}\nsynonyms = {en = "en.csv"}', "yes is missing"),
+        (
+            'yes = {en = "yes", zh = "是"}\nno = {en = "no"}\nsynonyms = {en = "en.csv"}',
+            "no is missing for zh",
+        ),
+        ('yes = {en = "yes"}\nno = {en = "no"}\nsynonyms = {en = "en.csv"}', "neither about nor things"),
+        (
+            'yes = {en = "yes"}\nno = {en = "no"}\nsynonyms = {en = "en.csv"}\n[[about]]\nattributes = ["size"]\n'
+            'ask = {en = ["how big?"]}',
+            "about 1: whether is missing",
+        ),
+    ],
+)
+def test_a_file_of_questions_that_lacks_something_is_told(tmp_path: Path, text: str, said: str) -> None:
+    file = tmp_path / "own.toml"
+    file.write_text(text + "\n", encoding="utf-8")
+
+    with pytest.raises(ValueError, match=said):
+        Questions(str(file), [])
+
+
 def test_a_phrasing_stands_for_its_variants() -> None:
     assert variants("(is|was) it (very |)red?") == [
         "is it very red?",

@@ -504,8 +504,26 @@ def test_a_model_learns_to_answer_by_the_picture_and_by_what_is_asked(
 def test_questions_without_a_file_or_a_column_are_refused(tmp_path: Path, pictures: Path) -> None:
     source = replace(SHORT.sources[0], question_share=1.0)
 
-    with pytest.raises(ValueError, match=r"captions\.csv has a question_share: say the recipe's questions"):
+    with pytest.raises(SourceError, match=r"captions\.csv has a question_share: say the recipe's questions"):
         run(replace(SHORT, sources=(source,)), pictures, tmp_path)
+    with pytest.raises(SourceError, match="no picture of it has columns quest and answer"):
+        run(replace(SHORT, sources=(replace(source, question_column="quest"),)), pictures, tmp_path)
+    with pytest.raises(
+        ValueError, match="stage first has a question_loss_weight, and no source a question_share"
+    ):
+        replace(SHORT, stages=(replace(FIRST, question_loss_weight=1.0),))
+
+
+def test_a_stage_of_questions_is_validated_by_its_loss(tmp_path: Path, asker: Path, pictures: Path) -> None:
+    write_tables(pictures, tmp_path / "data")
+    recipe = TrainConfig.read(RECIPES / "finetune-questions.toml")
+    watch = Validation(source="questions.csv", metric="loss", every=2, question_column="question")
+    stage = replace(recipe.stages[0], steps=4, batch_size=8, bfloat16=False, validate=watch)
+
+    run(replace(recipe, start=str(asker), stages=(stage,), log_every=1), tmp_path / "data", tmp_path / "out")
+
+    with (tmp_path / "out" / "training.csv").open() as file:
+        assert any("validation loss" in ",".join(row) for row in csv.reader(file))
 
 
 @pytest.mark.gpu

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from textmm.bootstrap import Statistic, Weights
+from textmm.calibration import least_confidence
+from textmm.encoder import Encoder
 from textmm.evaluate import DataSet
 from textmm.figures import Evaluation, Figures, Miss, Misses, measured
 from textmm.metrics import answers_right
@@ -65,8 +67,16 @@ def ask(answer: Answer, data: DataSet, questions: Sequence[Asked]) -> Evaluation
 def questions_about(
     data: DataSet, file: str = QUESTIONS, *, language: str = "en", rounds: int = 1, seed: int = 11
 ) -> list[Asked]:
-    """`rounds` questions to each picture, made of its attributes or sentences as `file` says (see `Questions`); those
-    whose right answer is one of many lists of things are left out. ValueError without attributes that it asks for."""
+    """The questions that the data have in columns `question` and `answer`; else `rounds` to each picture, made of its
+    attributes or sentences as `file` says (see `Questions`), without those whose right answer is one of many lists of
+    things. ValueError for a language that `file` lacks."""
+    own = [
+        Asked(i, str(item.attributes["question"]), (str(item.attributes["answer"]),))
+        for i, item in enumerate(data.items)
+        if {"question", "answer"} <= item.attributes.keys()
+    ]
+    if own:
+        return own
     maker, rng = Questions(file, data.items), np.random.default_rng(seed)
     if language not in maker.languages:
         raise ValueError(f"{file} has no questions in {language!r}; it has {', '.join(maker.languages)}")
@@ -92,3 +102,13 @@ def _share(right: NDArray[np.bool_], picture: NDArray[np.int64]) -> Statistic:
         return shares
 
     return share
+
+
+def least_told(encoder: Encoder, data: DataSet, asked: Sequence[Asked], precision: float) -> float:
+    """From which confidence on answers are right in `precision` of the cases; 1 where at none."""
+    given = encoder.answer([data.images[q.image] for q in asked], [q.text for q in asked])
+    right = answers_right([one.text for one in given], [q.answers for q in asked])
+    found = least_confidence(
+        np.array([one.confidence for one in given]), np.array(right, dtype=bool), precision
+    )
+    return 1.0 if found is None else round(found, 3)

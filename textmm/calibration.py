@@ -45,6 +45,8 @@ class Calibration:
     templates: tuple[str, ...] = TEMPLATES
     """Prompts that it was fitted with; `{}` is the label."""
     attributes: Mapping[str, AttributeCalibration] = field(default_factory=dict)
+    answer_at_least: float = 0.75
+    """A less probable answer to a question is not given."""
     fitted_on: str = ""
     """In words, for whoever reads the file."""
 
@@ -106,12 +108,17 @@ def least_probability(
 
     `guessed`: probabilities [n, L]. The bound that lets most guesses through is taken.
     """
-    best = guessed.max(1)
-    order = np.argsort(-best, kind="stable")
-    right = (guessed.argmax(1) == labels)[order]
-    share = np.cumsum(right) / np.arange(1, len(right) + 1)
+    return least_confidence(guessed.max(1), guessed.argmax(1) == labels, precision)
+
+
+def least_confidence(
+    confidence: NDArray[np.floating], right: NDArray[np.bool_], precision: float
+) -> float | None:
+    """From which confidence [n] on what is said is right in `precision` of the cases; None: at none."""
+    order = np.argsort(-confidence, kind="stable")
+    share = np.cumsum(right[order]) / np.arange(1, len(right) + 1)
     good = np.flatnonzero(share >= precision)
-    return float(best[order][good[-1]]) if good.size else None
+    return float(confidence[order][good[-1]]) if good.size else None
 
 
 def _surprise(scores: NDArray[np.floating], labels: NDArray[np.integer], temperature: float) -> float:

@@ -122,6 +122,8 @@ class ModelConfig:
     """OpenAI's estimate of GELU in `vit` and `causal`, with which some weights were trained."""
     init_logit_bias: float | None = None
     """Where the bias on scaled cosines starts; None: a model without one. The sigmoid loss needs it."""
+    short_dims: tuple[int, ...] = ()
+    """Sizes to which its vectors may be cut, as it was trained; empty: nothing is known of it."""
 
     def __post_init__(self) -> None:
         check_positive("model", self, ("embed_dim",))
@@ -137,6 +139,7 @@ class ModelConfig:
                 **rest,
                 "vision_cfg": from_mapping(ImageConfig, data["vision_cfg"]),
                 "text_cfg": from_mapping(TextConfig, data["text_cfg"]),
+                "short_dims": tuple(data.get("short_dims", ())),
                 "multimodal_cfg": None if decoder is None else from_mapping(DecoderConfig, decoder),
             },
         )

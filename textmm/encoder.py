@@ -98,6 +98,11 @@ class Encoder:
         return decoder.styles if decoder is not None and self._captioner is not None else ()
 
     @property
+    def dimensions(self) -> tuple[int, ...]:
+        """Sizes of its vectors: those to which it was trained to be cut, and the whole."""
+        return (*self._model.config.short_dims, self.embed_dim)
+
+    @property
     def logit_scale(self) -> float:
         """What cosines are multiplied by in the contrastive loss; `calibration` says what makes probabilities."""
         return float(self._model.scale().detach())

@@ -34,7 +34,7 @@ from textmm.misses import WORST, fewest_right, last_ranked, surest_mistakes
 from textmm.sources import Item, read_bytes
 from textmm.tokenizers import is_latin
 from textmm.transforms import ImageTooLarge, ImageUnreadable, decode_image
-from textmm.wording import read_translations
+from textmm.wording import read_translations, style_in
 
 Rows = NDArray[np.float32]
 Values = tuple[tuple[str, str], ...]
@@ -213,7 +213,7 @@ def calibrate(
         if bound is not None:
             attributes[name] = AttributeCalibration(tuple(asked.values), temperature, round(bound, 3))
     overall = round(fit_temperature([(asked.scores, asked.truth) for asked in found.values()]), 5)
-    return Calibration(overall, tuple(templates), attributes, fitted_on)
+    return Calibration(overall, tuple(templates), attributes, fitted_on=fitted_on)
 
 
 @dataclass(frozen=True)
@@ -251,14 +251,16 @@ def _label_scores(
 
 def captions(encoder: Encoder, data: DataSet, style: str, *, beams: int = 3) -> Evaluation:
     """BLEU-4, ROUGE-L and CIDEr-D against the texts; in style `attributes`, how often type and colour are named
-    rightly.
+    rightly (in `attributes_zh` by the first words of zh.csv).
 
     In resamples n-grams weigh what they weigh over all the pictures.
     """
     made = [c.text for c in encoder.caption_images(data.images, style=style, beams=beams)]
     counts = {"images": len(made)}
-    if style == "attributes":
-        return _attribute_captions(data, made, counts)
+    if style == ATTRIBUTES:
+        return _attribute_captions(data, made, counts, {})
+    if style == style_in(ATTRIBUTES, "zh"):
+        return _attribute_captions(data, made, counts, read_translations("zh.csv"))
     references = [list(item.texts) for item in data.items]
     if not all(references):
         raise ValueError("some pictures have no text to compare a caption with")
@@ -283,17 +285,26 @@ def load_translations(path: str | None) -> dict[str, list[str]]:
     return {} if path is None else read_translations(path)
 
 
-def _attribute_captions(data: DataSet, made: list[str], counts: dict[str, int]) -> Evaluation:
+ATTRIBUTES = "attributes"
+
+
+def _attribute_captions(
+    data: DataSet, made: list[str], counts: dict[str, int], words: Mapping[str, list[str]]
+) -> Evaluation:
     figures: Figures = {}
     wrong: list[Miss] = []
     for name in ("article_type", "base_colour"):
-        truth = [item.attributes.get(name) for item in data.items]
+        truth = [_in_language(item.attributes.get(name), words) for item in data.items]
         at, named = _named_rightly(made, truth)
         figures[f"names_{name}"] = mean_of(named), len(named)
         wrong += [Miss(i, (str(truth[i]),), (made[i],), name) for i in at[~named].tolist()]
     counted = Counter(miss.asked for miss in wrong)
     wrong.sort(key=lambda miss: -counted[miss.asked])  # all wrong before half wrong
     return Evaluation("captioning", *measured(figures), counts, pictures=(Misses("captions", wrong[:WORST]),))
+
+
+def _in_language(value: object, words: Mapping[str, list[str]]) -> str | None:
+    return None if value is None else words.get(str(value).lower(), [str(value)])[0]
 
 
 def _names_rightly(captions: Sequence[str], truth: Sequence[object]) -> float:
@@ -307,7 +318,9 @@ def _named_rightly(
 ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """Which captions have a true value, and whether they name it."""
     known = sorted({str(v).lower() for v in truth if v is not None}, key=len, reverse=True)
-    pattern = re.compile(rf"(?<!\w)({'|'.join(map(re.escape, known))})(?!\w)")
+    # words are set apart by spaces where letters are Latin; a Chinese one stands within others
+    words = "|".join(rf"(?<!\w){re.escape(v)}(?!\w)" if is_latin(v) else re.escape(v) for v in known)
+    pattern = re.compile(words)
     at = [i for i, value in enumerate(truth) if value is not None]
     named = [max(pattern.findall(captions[i]), key=len, default=None) == str(truth[i]).lower() for i in at]
     return np.array(at, dtype=np.int64), np.array(named, dtype=bool)

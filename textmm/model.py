@@ -79,7 +79,7 @@ class TextMultiModalModel(nn.Module):
     def encode_question(self, image: Encoded, question: TrunkOutput) -> Tensor:
         """Pictures and what the text trunk makes of a question to each -> tokens for the decoder, [B, N + 3, D].
 
-        The shared space is not bent for the answer's sake. ValueError when the model answers no questions.
+        The heads of the shared space do not learn from answers. ValueError when the model answers no questions.
         """
         if self.question is None:
             raise ValueError("this model answers no questions: multimodal_cfg.questions is false")

@@ -76,6 +76,10 @@ class PairSource:
     text_column: str = ""
     """Column that holds the words, where it is not one that read_source knows: `query` in a table of clicks."""
 
+    @property
+    def is_read_by_decoder(self) -> bool:
+        return self.caption_share > 0 or self.question_share > 0
+
 
 @dataclass(frozen=True, kw_only=True)
 class Phrases:
@@ -181,7 +185,7 @@ class Pairs:
             if source.question_column:
                 self._asked.update({i: _asked_in(source, self.items[i], texts) for i in span})
             elif source.question_share and not questions:
-                raise ValueError(
+                raise SourceError(
                     f"{source.source} has a question_share: say the recipe's questions, a TOML file, or its own "
                     "question_column"
                 )
@@ -195,6 +199,7 @@ class Pairs:
             for i in asked:
                 drawn = _questions_about(self.items[i], maker, rng)
                 self._asked[i] = [(texts.add(q.text), q.answer) for q in drawn]
+        self._check_questions()
         self.texts = texts.texts
         first = {text: i for i, text in reversed(list(enumerate(self.texts)))}
         self._wording = np.array([first[text] for text in self.texts], dtype=np.int64)
@@ -210,6 +215,16 @@ class Pairs:
                     f"{source.source}: no picture of it has a text, or attributes that a phrase speaks of; "
                     "train on a manifest or on shards"
                 )
+
+    def _check_questions(self) -> None:
+        for source, span in zip(self.sources, self.ranges, strict=True):
+            if source.question_share and not any(self._asked.get(i) for i in span):
+                said = (
+                    f"columns {source.question_column} and {source.answer_column}"
+                    if source.question_column
+                    else "attributes or sentences that the questions speak of"
+                )
+                raise SourceError(f"{source.source} has a question_share, and no picture of it has {said}")
 
     def caption_texts(self) -> Iterator[str]:
         """What the decoder may learn to say, for its vocabulary."""
@@ -436,7 +451,9 @@ def _asked_in(source: PairSource, item: Item, texts: _Texts) -> list[tuple[int, 
 
 
 def _questions_about(item: Item, maker: Questions, rng: np.random.Generator) -> list[Question]:
-    languages = ["zh" if rng.random() < ZH_SHARE else "en" for _ in range(QUESTIONS_PER_PICTURE)]
+    shares = [ZH_SHARE if language == "zh" else 1 - ZH_SHARE for language in maker.languages]
+    drawn = rng.choice(len(shares), QUESTIONS_PER_PICTURE, p=np.array(shares) / sum(shares))
+    languages = [maker.languages[i] for i in drawn]
     made = [maker.ask(item, rng, language=language) for language in languages]
     return [question for question in made if question is not None]
 

@@ -59,12 +59,13 @@ class Questions:
     def __init__(self, path: str, items: Sequence[Item]) -> None:
         """`path`: a TOML file, or a name in textmm/recipes. `items`: what may be asked about."""
         data = _read(path)
+        _check(data, path)
         self._yes, self._no = data["yes"], data["no"]
         self.languages = tuple(self._yes)
         self._words = {language: read_translations(name) for language, name in data["synonyms"].items()}
         self._about = [
             About(tuple(d["attributes"]), _phrasings(d["ask"]), _phrasings(d["whether"]))
-            for d in data["about"]
+            for d in data.get("about", [])
         ]
         things = data.get(THINGS, {"ask": {}, "whether": {}, "words": {}})
         self._ask_things, self._whether_things = _phrasings(things["ask"]), _phrasings(things["whether"])
@@ -149,6 +150,24 @@ def _phrasings(ways: Mapping[str, Sequence[str]]) -> Phrasings:
 def _one(phrasings: Sequence[Sequence[str]], rng: np.random.Generator) -> str:
     ways = phrasings[int(rng.integers(len(phrasings)))]
     return ways[int(rng.integers(len(ways)))]
+
+
+def _check(data: Mapping[str, Any], path: str) -> None:
+    """ValueError names what a file of questions lacks."""
+    tables = [(key, data.get(key)) for key in ("yes", "no", "synonyms")]
+    for number, about in enumerate(data.get("about", []), start=1):
+        if not about.get("attributes"):
+            raise ValueError(f"{path}: about {number} says no attributes")
+        tables += [(f"about {number}: {key}", about.get(key)) for key in ("ask", "whether")]
+    if THINGS in data:
+        tables += [(f"{THINGS}: {key}", data[THINGS].get(key)) for key in ("ask", "whether")]
+    languages = data.get("yes", {})
+    for name, table in tables:
+        lacks = [language for language in languages if language not in (table or {})]
+        if not table or lacks:
+            raise ValueError(f"{path}: {name} is missing{' for ' + ', '.join(lacks) if lacks else ''}")
+    if "about" not in data and THINGS not in data:
+        raise ValueError(f"{path}: it has neither about nor {THINGS}")
 
 
 def _read(path: str) -> dict[str, Any]:

@@ -26,6 +26,8 @@ class Validation:
     """Looks without a better figure after which the stage ends."""
     style: str = "photo"
     """Caption style of the source's texts, for the loss of captions."""
+    question_column: str = ""
+    """As a source's, for the loss of questions."""
 
     def __post_init__(self) -> None:
         if self.metric not in ("recall@10", "loss"):
@@ -116,6 +118,11 @@ class TrainConfig:
                 "a recipe says either model, an architecture to train from random weights, or start, a model to "
                 f"go on from; got model = {self.model!r}, start = {self.start!r}"
             )
+        for stage in self.stages:
+            if stage.question_loss_weight and not any(source.question_share for source in self.sources):
+                raise ValueError(
+                    f"stage {stage.name} has a question_loss_weight, and no source a question_share"
+                )
 
     @classmethod
     def read(cls, path: Path) -> TrainConfig:

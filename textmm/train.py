@@ -461,6 +461,12 @@ def _check_numbers(values: dict[str, float], stage: Stage, at: Position) -> None
 def _begin(config: TrainConfig, pairs: Pairs, trunks: Path, out: Path) -> _Begun:
     """The model, random or as `config.start` has it, and what reads words for it."""
     if config.start:
+        bundled = checkpoint.bundled_names()
+        if config.start not in bundled and not Path(config.start).is_dir():
+            raise ValueError(
+                f"start {config.start!r} is neither a bundled model ({', '.join(bundled)}) nor a folder that "
+                "`textmm train` wrote; published models cannot be trained here"
+            )
         loaded = checkpoint.load(config.start, trunks)
         if not isinstance(loaded.model, TextMultiModalModel) or isinstance(loaded.captioner, ClipTokenizer):
             raise ValueError(
@@ -514,7 +520,12 @@ def _read_watched(config: TrainConfig, data: Path, out: Path) -> dict[int, Pairs
     """Validation pairs by the number of the stage."""
     return {
         number: validation.read_pairs(
-            stage.validate, stage, data=data, drawings=out / "cache", seed=config.seed
+            stage.validate,
+            stage,
+            data=data,
+            drawings=out / "cache",
+            seed=config.seed,
+            questions=config.questions,
         )
         for number, stage in enumerate(config.stages)
         if stage.validate

@@ -105,7 +105,7 @@ class CachedInputs:
     @cached_property
     def _memory(self) -> list[NDArray[np.float16] | None]:
         sources = enumerate(self._pairs.sources)
-        return [self._open(i, "memory") if source.caption_share > 0 else None for i, source in sources]
+        return [self._open(i, "memory") if source.is_read_by_decoder else None for i, source in sources]
 
     @cached_property
     def _texts(self) -> NDArray[np.float16]:
@@ -184,7 +184,7 @@ def fill_pictures(folder: Path, model: TextMultiModalModel, pairs: Pairs) -> Ite
     folder.mkdir(parents=True, exist_ok=True)
     with _workers() as workers:
         for i in range(len(pairs.ranges)):
-            if not _path(folder, pairs, i, "pooled").exists():
+            if not all(_path(folder, pairs, i, kind).exists() for kind in _kinds(pairs, i)):
                 yield from _fill_pictures(folder, model, pairs, i, workers)
 
 
@@ -215,10 +215,8 @@ def _fill_pictures(
 ) -> Iterator[tuple[str, int, int]]:
     source, span = pairs.sources[which], pairs.ranges[which]
     assert isinstance(model.image, CNN)
-    keep_memory = source.caption_share > 0
-    paths = {
-        k: _path(folder, pairs, which, k) for k in (("memory", "pooled") if keep_memory else ("pooled",))
-    }
+    keep_memory = source.is_read_by_decoder
+    paths = {kind: _path(folder, pairs, which, kind) for kind in _kinds(pairs, which)}
     partial = {k: p.with_suffix(".partial") for k, p in paths.items()}
     shapes = {
         "pooled": (len(span), source.views, model.image.pooled_width),
@@ -291,6 +289,11 @@ def _views(pairs: Pairs, i: int, count: int, model: TextMultiModalModel) -> list
 
 def _chunks(rows: Sequence, size: int) -> Iterator[Sequence]:  # type: ignore[type-arg]
     return (rows[i : i + size] for i in range(0, len(rows), size))
+
+
+def _kinds(pairs: Pairs, which: int) -> tuple[str, ...]:
+    """Of what is kept of a source."""
+    return ("memory", "pooled") if pairs.sources[which].is_read_by_decoder else ("pooled",)
 
 
 def _path(folder: Path, pairs: Pairs, which: int, kind: str) -> Path:

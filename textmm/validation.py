@@ -20,16 +20,20 @@ MOST = 2000
 CHUNK = 64
 
 
-def read_pairs(validation: Validation, stage: Stage, *, data: Path, drawings: Path, seed: int) -> Pairs:
-    """Pictures and texts of the validation source. Raises SourceError."""
+def read_pairs(
+    validation: Validation, stage: Stage, *, data: Path, drawings: Path, seed: int, questions: str = ""
+) -> Pairs:
+    """Pictures, texts and questions of the validation source. Raises SourceError."""
     source = PairSource(
         source=validation.source,
-        share=1.0,
+        share=1.0 if stage.contrastive_loss_weight else 0.0,
         caption_share=1.0 if stage.caption_loss_weight else 0.0,
+        question_share=1.0 if stage.question_loss_weight else 0.0,
+        question_column=validation.question_column,
         views=MEMORY_VIEWS,
         style=validation.style,
     )
-    return Pairs((source,), (), data=data, drawings=drawings, seed=seed)
+    return Pairs((source,), (), data=data, drawings=drawings, seed=seed, questions=questions)
 
 
 @torch.no_grad()

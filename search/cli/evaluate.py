@@ -69,9 +69,9 @@ def _checked(context: click.Context, option: click.Parameter, templates: tuple[s
     "--questions",
     default=None,
     metavar="FILE",
-    help="ask: a TOML file of phrasings (docs/models.md).  [default: those of training]",
+    help="ask: a TOML file like textmm/recipes/questions.toml.  [default: that one]",
 )
-@click.option("--language", default="en", show_default=True, help="ask: en or zh, or what FILE has.")
+@click.option("--language", default="en", show_default=True, help="ask, caption: en or zh.")
 @click.option(
     "--translate",
     default=None,
@@ -120,12 +120,19 @@ def evaluate(
     from textmm import calibration
     from textmm import evaluate as ev
     from textmm.sources import read_source
+    from textmm.wording import style_in
 
     if (task == "classify") != (label is not None):
         raise click.UsageError("--label goes with --task classify, which needs it")
-    for name, given, goes_with in (("template", templates, "classify"), ("questions", questions, "ask")):
-        if given and task != goes_with:
-            raise click.UsageError(f"--{name} goes with --task {goes_with}")
+    _check_options(
+        task,
+        {
+            "template": (bool(templates), ("classify",)),
+            "questions": (questions is not None, ("ask",)),
+            "language": (language != "en", ("ask", "caption")),
+            "dimensions": (dimensions is not None, ("retrieval", "classify")),
+        },
+    )
     _check_places(json_file, pictures)
     encoder = load_encoder(replace(config, model=replace(config.model, name=model)))
     encoder = encoder.shortened(encoder.embed_dim if dimensions is None else dimensions)
@@ -135,14 +142,14 @@ def evaluate(
         said = templates or calibration.TEMPLATES
         result = ev.classify(encoder, data, label or "", translations, templates=said)
     elif task == "caption":
-        result = ev.captions(encoder, data, style)
+        result = ev.captions(encoder, data, style_in(style, language))
     elif task == "ask":
         result = _asked(encoder, data, questions, language)
     elif template is not None:
         result = ev.attribute_retrieval(encoder, data, template, translations, match=match)
     else:
         result = ev.retrieval(encoder, data)
-    _show(result, encoder, model, " ".join(data_sources), json_file)
+    _show(result, encoder, {"pretrained": model, "language": language}, " ".join(data_sources), json_file)
     if pictures is not None:
         from textmm.charts import draw
 
@@ -150,9 +157,18 @@ def evaluate(
             click.echo(f"drew {path}", err=True)
 
 
-def _show(result: Evaluation, encoder: Encoder, model: str, dataset: str, json_file: str | None) -> None:
+def _check_options(task: str, options: Mapping[str, tuple[bool, tuple[str, ...]]]) -> None:
+    """Whether each that is given goes with the task."""
+    for name, (given, tasks) in options.items():
+        if given and task not in tasks:
+            raise click.UsageError(f"--{name} goes with --task {' or '.join(tasks)}")
+
+
+def _show(
+    result: Evaluation, encoder: Encoder, said: Mapping[str, str], dataset: str, json_file: str | None
+) -> None:
     row = json.dumps(
-        {"dataset": dataset, "model": encoder.model_id, "pretrained": model, **_row(result)},
+        {"dataset": dataset, "model": encoder.model_id, **said, **_row(result)},
         ensure_ascii=False,
     )
     if json_file == TO_STDOUT:
@@ -271,6 +287,7 @@ def calibrate(
     """
     from textmm import calibration, checkpoint, open_clip_models
     from textmm import evaluate as ev
+    from textmm.answers import least_told, questions_about
     from textmm.sources import read_source
 
     published = open_clip_models.find(model, config.models)
@@ -289,6 +306,11 @@ def calibrate(
         precision=precision,
         fitted_on=f"{len(data.items)} pictures, by {', '.join(names)}",
     )
+    if encoder.asks:
+        asked = questions_about(data)
+        fitted = replace(
+            fitted, answer_at_least=least_told(encoder, data, asked, precision) if asked else 1.0
+        )
     checkpoint.write_atomically(path, lambda file: file.write_text(calibration.to_json(fitted), "utf-8"))
     click.echo(f"temperature {fitted.temperature:.4f}, {fitted.fitted_on}: {path}")
     for name in names:
@@ -300,3 +322,5 @@ def calibrate(
                 f"  {name}: {len(told.values)} values, temperature {told.temperature:.4f}, "
                 f"told from probability {told.at_least} on"
             )
+    if encoder.asks:
+        click.echo(f"  answers to questions: told from probability {fitted.answer_at_least} on")

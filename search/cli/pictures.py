@@ -92,10 +92,11 @@ def ask(image: Path, question: str, choices: str, as_json: bool, config: Config)
     given = [choice.strip() for choice in choices.split(",") if choice.strip()]
     request = m.convert(m.AskRequest, {"question": question, "choices": given})
     encoder = load_encoder(config)
-    check_asks(encoder)
+    check_asks(encoder, request)
     reading = _Reading(encoder, config)
     for _, pictures in reading.batches((image,)):
-        (found,) = answered(encoder, pictures, request)
+        at_least = encoder.calibration.answer_at_least
+        (found,) = answered(encoder, pictures, request, at_least=at_least)
         if as_json:
             click.echo(m.to_json({"image": str(image), "result": found, "model_id": encoder.model_id}))
         else:

@@ -14,7 +14,7 @@ from search.http.body import answer, read_json
 
 def embeddings_blueprint(engine: SearchEngine) -> Blueprint:
     bp = Blueprint("embeddings", __name__, url_prefix="/v1")
-    served = m.Model(engine.encoder.model_id, int(time.time()))
+    served = m.Model(engine.encoder.model_id, int(time.time()), dimensions=list(engine.encoder.dimensions))
 
     @bp.post("/embeddings")
     def post_embeddings() -> Response:

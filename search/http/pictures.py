@@ -34,8 +34,9 @@ def pictures_blueprint(engine: SearchEngine) -> Blueprint:
     @bp.post("/ask")
     def post_ask() -> Response:
         message, files = read_many(request, m.AskRequest)
-        check_asks(engine.encoder)
-        answers = ask(engine.batching, read_pictures(engine, message, files), message)
+        check_asks(engine.encoder, message)
+        at_least = engine.encoder.calibration.answer_at_least
+        answers = ask(engine.batching, read_pictures(engine, message, files), message, at_least=at_least)
         return answer(m.AskResponse(results=answers, model_id=engine.encoder.model_id))
 
     @bp.post("/copy")

@@ -7,7 +7,8 @@ Open questions about an attribute are right when the answer is the shop's value;
 - `blind`: the model is shown a grey picture;
 - `shuffled`: the model is shown another picture of the same set;
 
-and beside it how many answers are `told` (probable enough, `search/ask.py`) and how often those are right.
+and beside it how many answers are `told` (probable enough, `Calibration.answer_at_least`) and how often those are
+right.
 
 Good: category .85, gender .75, base colour .60, yes/no .80, with `shuffled` near `blind` and `majority`.
 
@@ -25,7 +26,6 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from search.ask import AT_LEAST
 from tests.benchmarks.measure import print_json
 from textmm.encoder import Encoder
 from textmm.evaluate import read_data
@@ -102,7 +102,7 @@ def measured(
     out: dict[str, dict[str, Any]] = {}
     for name, rows in sorted(groups.items()):
         most = Counter(asked[at][1].answer for at in rows).most_common(1)[0][1]
-        told = sure[rows] >= AT_LEAST
+        told = sure[rows] >= encoder.calibration.answer_at_least
         out[name] = {
             "count": len(rows),
             "majority": most / len(rows),

@@ -1,9 +1,10 @@
 """How well a model understands attribute queries in languages, beside English: precision@10 over the fashion val split.
 
 150 queries a language, the same things in each: colour and type, type and whom it is for, type; those with most
-pictures first. The words were written for this (tests/benchmarks/languages) and are not those of training. Precision@10
-counts against the best that is possible where fewer than ten pictures are right. `free_zh.csv` holds what a buyer
-might type, in Chinese.
+pictures first. The words were written for this (tests/benchmarks/languages). Training has no text in Spanish, German,
+French, Russian, Japanese or Arabic; it has most of the Chinese words, since there is hardly another for a shirt.
+Precision@10 counts against the best that is possible where fewer than ten pictures are right. `free_zh.csv` holds what
+a buyer might type, in Chinese.
 
 Good: .8 of English to claim a language; Chinese .95; free wording .75.
 
