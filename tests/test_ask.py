@@ -131,7 +131,7 @@ def test_tokens_of_a_question_stand_after_those_of_its_picture_and_do_not_bend_t
     question = model.text.trunk(loaded.tokenizer(["what is it?", "which colour?"]))
 
     tokens = model.encode_question(image, question)
-    tokens.sum().backward()
+    torch.autograd.backward(tokens.sum())
 
     assert tokens.shape == (2, image.tokens.shape[1] + QuestionTokens.COUNT, image.tokens.shape[2])
     assert torch.equal(tokens[:, : -QuestionTokens.COUNT], image.tokens)

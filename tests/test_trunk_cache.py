@@ -290,3 +290,22 @@ def test_decoded_pictures_in_memory_are_those_used_last(
         live.pictures(np.array([i]), None, memory=False)
 
     assert list(live._decoded) == [0, 3, 4]
+
+
+def test_answers_alone_are_learned_over_locked_trunks(tmp_path: Path, trunks: Path) -> None:
+    source = replace(DRAWN, share=0.0, caption_share=0.0, question_share=1.0)
+    stage = Stage(
+        name="questions",
+        steps=2,
+        batch_size=8,
+        learning_rate=1e-3,
+        trains=("question", "decoder"),
+        contrastive_loss_weight=0.0,
+        question_loss_weight=1.0,
+    )
+    recipe = replace(RECIPE, sources=(source,), stages=(stage,), questions="questions.toml")
+
+    seen = list(train(recipe, data=tmp_path, trunks=trunks, out=tmp_path / "out"))
+
+    assert [p.done for p in seen if p.what == "questions"] == [1, 2]
+    assert all(0 < p.losses["questions"] < 12 for p in seen if p.what == "questions")
