@@ -23,6 +23,8 @@ Answer = Callable[[Sequence[Image.Image], Sequence[str]], Sequence[str]]
 QUESTIONS = "questions.toml"
 """Those that training asks."""
 YES_NO = "yes_no_"
+LEAST_TOLD = 0.75
+"""Of what a question may ask the data know a part only: what they say nothing of gets answers of less confidence."""
 
 
 @dataclass(frozen=True)
@@ -105,10 +107,10 @@ def _share(right: NDArray[np.bool_], picture: NDArray[np.int64]) -> Statistic:
 
 
 def least_told(encoder: Encoder, data: DataSet, asked: Sequence[Asked], precision: float) -> float:
-    """From which confidence on answers are right in `precision` of the cases; 1 where at none."""
+    """From which confidence on answers are right in `precision` of the cases, LEAST_TOLD at least; 1 where at none."""
     given = encoder.answer([data.images[q.image] for q in asked], [q.text for q in asked])
     right = answers_right([one.text for one in given], [q.answers for q in asked])
     found = least_confidence(
         np.array([one.confidence for one in given]), np.array(right, dtype=bool), precision
     )
-    return 1.0 if found is None else round(found, 3)
+    return 1.0 if found is None else max(LEAST_TOLD, round(found, 3))
