@@ -117,6 +117,7 @@ def test_classification_ranks_the_values_of_the_label(
         "dataset": str(catalogue),
         "model": encoder.model_id,
         "pretrained": str(tiny),
+        "language": "en",
         "task": "zeroshot_classification",
         "images": 48,
         "labels": 4,

@@ -481,26 +481,6 @@ def test_a_fine_tuning_recipe_trains_on_the_table_that_it_speaks_of(
     assert [p.done for p in seen] == [1, 2] * len(stages)
 
 
-@pytest.mark.slow
-def test_a_model_learns_to_answer_by_the_picture_and_by_what_is_asked(
-    tmp_path: Path, asker: Path, pictures: Path
-) -> None:
-    write_tables(pictures, tmp_path / "data")
-    recipe = TrainConfig.read(RECIPES / "finetune-questions.toml")
-    trains = ("question", "decoder", "text")
-    stage = replace(
-        recipe.stages[0], steps=150, batch_size=32, trains=trains, learning_rate=1e-3, bfloat16=False
-    )
-    run(replace(recipe, start=str(asker), stages=(stage,), half=False), tmp_path / "data", tmp_path / "out")
-
-    model = Encoder.load(str(tmp_path / "out"), NO_TRUNKS, threads=1)
-    with (tmp_path / "data" / "questions.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    images = [decode_image((tmp_path / "data" / row["image"]).read_bytes()) for row in rows]
-    given = model.answer([model.fit(image) for image in images], [row["question"] for row in rows])
-    assert np.mean([one.text == row["answer"] for one, row in zip(given, rows, strict=True)]) > 0.9
-
-
 def test_questions_without_a_file_or_a_column_are_refused(tmp_path: Path, pictures: Path) -> None:
     source = replace(SHORT.sources[0], question_share=1.0)
 

@@ -1,7 +1,7 @@
 """Dialogue: the share of turns that become the right query operation, on the demo's drawn products.
 
-    python tests/benchmarks/bench_dialogue.py            the hundred turns that nothing was tuned on
-    python tests/benchmarks/bench_dialogue.py tuning     the turns that phrasings and thresholds were tuned on
+    python -m tests.benchmarks.bench_dialogue            the hundred turns that nothing was tuned on
+    python -m tests.benchmarks.bench_dialogue tuning     the turns that phrasings and thresholds were tuned on
 
 A turn is right when the operation is the expected one with the expected values, exclusions, limits and hit; < and <=
 count as the same limit, and the words left for the vector are not compared. The turns before it are understood by the
