@@ -70,7 +70,9 @@ def _go(
             chosen is not None
         ):  # beyond the measured ones a graph has them when it keeps some more on its way
             usual = max(segment.tuning.effort(min(fetch, segment.tuning.ks[-1])), round(1.7 * fetch))
-        return segment.search_approximate(queries, fetch, _tried(usual * effort, segment))
+        return segment.search_approximate(
+            queries, fetch, _tried(usual * effort, segment), wider=max(1.0, effort)
+        )
 
     return _widened(near, vectors, k, chosen, way, segment)
 

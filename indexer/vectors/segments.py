@@ -149,12 +149,19 @@ class Segment:
         return found
 
     def search_approximate(
-        self, vectors: Vectors, k: int, effort: int, selector: faiss.IDSelector | None = None
+        self,
+        vectors: Vectors,
+        k: int,
+        effort: int,
+        selector: faiss.IDSelector | None = None,
+        *,
+        wider: float = 1.0,
     ) -> tuple[Vectors, Positions]:
         """The same, of the rows that the approximate index finds: cosines are exact, rows may be missed.
 
         `effort`: hits that a graph keeps on its way (efSearch), lists that are looked through (nprobe), hits by codes
-        that are compared again. `selector`: of lists only; a graph would end among rows that do not pass.
+        that are compared again. `selector`: of lists only; a graph would end among rows that do not pass. `wider`:
+        times the usual hits in lists of codes that are compared again.
         """
         parameters: Any
         if self.kind == "codes":
@@ -167,19 +174,15 @@ class Segment:
             found: tuple[Vectors, Positions] = self.approximate.search(vectors, k, params=parameters)
             return found
         base: Any = faiss.SearchParametersIVF(nprobe=effort, sel=selector)  # type: ignore[call-arg]
-        factor = min(self._candidates(k, effort), self.count) / k
+        factor = min(self._candidates(k, wider), self.count) / k
         parameters = faiss.IndexRefineSearchParameters(k_factor=factor, base_index_params=base)  # type: ignore[call-arg]
         found = self._refined[0].search(vectors, k, params=parameters)
         return found
 
-    def _candidates(self, k: int, effort: int) -> int:
-        """Hits in lists that are compared again exactly, for the best k; of codes the more, the wider the search."""
+    def _candidates(self, k: int, wider: float) -> int:
+        """Hits in lists that are compared again exactly, for the best k."""
         if self.codes is None or self.tuning is None:
             return compared_again(k)
-        measured = (
-            self.tuning.points != self.tuning.coded
-        )  # else it is being measured: the curve is that of codes
-        wider = max(1.0, effort / max(1, self.tuning.effort(k))) if measured else 1.0
         return max(k, round(CODES_IN_LISTS * wider * self.tuning.coded_effort(k)))
 
 
