@@ -40,6 +40,8 @@ MARGIN = 0.003
 """Added to the target while measuring: the recall of so few queries is uncertain by about as much."""
 FEW_ROWS_SCANNED = 3000
 """Lists that reach the target by comparing so few rows are as fast as a graph, and no graph is built."""
+SOON_A_GRAPH = 60_000
+"""Rows of which a graph is built in seconds, so that it may be tried."""
 SLOW_CODES = 800
 """Where the best ten are among so many hits by codes only, a graph may be quicker."""
 MOST_EFFORT = 2048
@@ -130,7 +132,8 @@ def _may_win(kind: str, segment: Segment, held: Halves, options: BuildOptions) -
     overlapping rows of 256, one thread: 3,700 queries a second against 1,300). Without codes either may be."""
     if segment.codes is not None:
         assert segment.tuning is not None
-        return kind == "lists" or segment.tuning.coded_effort(KS[0]) > SLOW_CODES
+        slow = segment.tuning.coded_effort(KS[0]) > SLOW_CODES
+        return kind == "lists" or slow or segment.count <= SOON_A_GRAPH
     return kind == "graph" or _lists_may_win(segment, held, options)
 
 
