@@ -123,7 +123,7 @@ def _built(
             logger.info("%s over %d rows reach recall %.3f only", kind, segment.count, recall)
             continue
         yield built
-        if kind == "lists" and auto and _scanned(built) <= FEW_ROWS_SCANNED:
+        if kind == "lists" and auto and segment.codes is None and _scanned(built) <= FEW_ROWS_SCANNED:
             return
 
 
