@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import faiss
 import numpy as np
@@ -29,7 +30,7 @@ from indexer.vectors.segments import (
     write_segment,
 )
 from tests.full_disk import small_disk
-from tests.rows import DIM, exact_vectors
+from tests.rows import DIM, exact_vectors, overlap
 from tests.test_choice import clustered
 
 NOTHING = np.empty(0, np.int64)
@@ -281,3 +282,47 @@ def test_faiss_crashes_when_threads_share_the_parameters_of_a_filtered_search() 
     )
 
     assert any(code < 0 for code in codes), "fixed in faiss? Then VectorIndex may share them"
+
+
+def test_faiss_looks_through_one_list_unless_told_and_ours_is_told_with_every_search() -> None:
+    rows = clustered(3000, 1.0)
+    bare: Any = faiss.index_factory(rows.shape[1], "IVF64,Flat", faiss.METRIC_INNER_PRODUCT)
+    bare.train(rows)
+    bare.add(rows)
+    built = build_segment(np.arange(1, 3001), rows, BuildOptions(kind="lists"))
+    exact = built.search_exact(rows[:50], 10)[1]
+    before = built.approximate.nprobe
+
+    assert bare.nprobe == 1 and overlap(bare.search(rows[:50], 10)[1], exact) < 0.9  # the trap
+    assert overlap(built.search_approximate(rows[:50], 10, built.approximate.nlist)[1], exact) > 0.95
+    assert overlap(built.search_approximate(rows[:50], 10, 1)[1], exact) < 0.95
+    assert built.approximate.nprobe == before  # nothing is set on the index, which other threads use
+
+
+def test_faiss_gives_no_vector_back_from_lists_and_ours_lie_beside_them() -> None:
+    rows = clustered(3000, 1.0)
+    bare: Any = faiss.IndexIDMap2(
+        faiss.index_factory(rows.shape[1], "IVF16,Flat", faiss.METRIC_INNER_PRODUCT)
+    )
+    bare.train(rows)
+    bare.add_with_ids(rows, np.arange(3000))
+    built = build_segment(np.arange(1, 3001), rows, BuildOptions(kind="lists"))
+
+    with pytest.raises(RuntimeError, match="direct map"):
+        bare.reconstruct(5)
+    (at,) = built.positions(np.array([6]))
+    assert np.array_equal(built.halves[at].astype(np.float32), rows[5])
+
+
+def test_rows_are_never_added_to_an_index_that_is_searched() -> None:
+    """FAISS lets readers share an index, and nobody write to it: ours grows beside it."""
+    rows = clustered(3000, 1.0)
+    index = VectorIndex.over(
+        rows.shape[1], [build_segment(np.arange(1, 3001), rows, BuildOptions(kind="lists"))]
+    )
+    (part,) = index.parts
+
+    grown = index.with_changes(np.arange(4000, 4010), rows[:10], NOTHING)
+
+    assert grown.parts[0].segment is part.segment and part.segment.approximate.ntotal == 3000
+    assert (index.count, grown.count, grown.tail_rows) == (3000, 3010, 10)
