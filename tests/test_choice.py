@@ -48,8 +48,9 @@ def test_auto_builds_what_may_win_and_takes_the_quickest(deviation: float, may_w
 
     segment = build_segment(ids_of(len(rows)), rows, BuildOptions())
 
-    assert segment.tuning is not None and set(segment.tuning.tried) == may_win
-    assert segment.kind == min(may_win, key=segment.tuning.tried.__getitem__)
+    assert segment.tuning is not None
+    tried = segment.tuning.tried
+    assert set(tried) >= may_win and segment.kind == min(tried, key=tried.__getitem__)
     queries = clustered(500, deviation, seed=1)  # none of them is in the index
     index = VectorIndex.over(DIM, [segment])
     assert overlap(index.search(queries, K)[1], index.exactly().search(queries, K)[1]) >= 0.975
