@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from textmm.bootstrap import Statistic, Weights
-from textmm.calibration import least_confidence
+from textmm.calibration import LEAST_TOLD, least_confidence
 from textmm.encoder import Encoder
 from textmm.evaluate import DataSet
 from textmm.figures import Evaluation, Figures, Miss, Misses, measured
@@ -23,8 +23,6 @@ Answer = Callable[[Sequence[Image.Image], Sequence[str]], Sequence[str]]
 QUESTIONS = "questions.toml"
 """Those that training asks."""
 YES_NO = "yes_no_"
-LEAST_TOLD = 0.75
-"""Of what a question may ask the data know a part only: what they say nothing of gets answers of less confidence."""
 
 
 @dataclass(frozen=True)

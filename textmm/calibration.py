@@ -18,6 +18,8 @@ from textmm.classify import check_template, probabilities
 FILE = "calibration.json"
 TEMPLATES = ("{}",)
 """Prompts of a model that has no calibration."""
+LEAST_TOLD = 0.75
+"""Labelled data know a part only of what may be asked: what they say nothing of gets answers of less confidence."""
 SCALES = (1.0, 1000.0)
 """1 / temperature is sought between these."""
 
@@ -45,7 +47,7 @@ class Calibration:
     templates: tuple[str, ...] = TEMPLATES
     """Prompts that it was fitted with; `{}` is the label."""
     attributes: Mapping[str, AttributeCalibration] = field(default_factory=dict)
-    answer_at_least: float = 0.75
+    answer_at_least: float = LEAST_TOLD
     """A less probable answer to a question is not given."""
     fitted_on: str = ""
     """In words, for whoever reads the file."""

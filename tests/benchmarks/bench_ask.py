@@ -27,10 +27,11 @@ import numpy as np
 from PIL import Image
 
 from tests.benchmarks.measure import print_json
+from textmm.answers import YES_NO, Asked, questions_about
 from textmm.encoder import Encoder
 from textmm.evaluate import read_data
-from textmm.questions import THINGS, Question, Questions
-from textmm.sources import Item, read_source
+from textmm.questions import THINGS
+from textmm.sources import read_source
 
 PHRASINGS = str(Path(__file__).parent / "ask" / "questions.toml")
 SHUFFLED_BY = 137
@@ -51,7 +52,7 @@ def main() -> None:
         items = list(read_source(source))
         data = read_data(encoder, items[:: max(1, -(-len(items) // arguments.most))])
         for language in ("en", "zh"):
-            asked = questions_about(data.items, arguments.rounds, language)
+            asked = questions_about(data, PHRASINGS, language=language, rounds=arguments.rounds)
             figures |= measured(encoder, data.images, asked, language)
     head = f"{'questions':28} {'count':>6} {'right':>6} {'majority':>9} {'blind':>6} {'shuffled':>9}"
     print(f"{head} {'told':>5} {'right then':>10}")
@@ -67,41 +68,32 @@ def main() -> None:
     )
 
 
-def questions_about(items: Sequence[Item], rounds: int, language: str) -> list[tuple[int, Question]]:
-    """(which picture, question), the same every time."""
-    maker, rng = Questions(PHRASINGS, items), np.random.default_rng(11)
-    made = [
-        (i, maker.ask(item, rng, language=language)) for _ in range(rounds) for i, item in enumerate(items)
-    ]
-    return [(i, q) for i, q in made if q is not None and not (q.about == THINGS and q.yes is None)]
-
-
 def measured(
-    encoder: Encoder, images: Sequence[Image.Image], asked: Sequence[tuple[int, Question]], language: str
+    encoder: Encoder, images: Sequence[Image.Image], asked: Sequence[Asked], language: str
 ) -> dict[str, dict[str, float]]:
     grey = Image.new("RGB", images[0].size, (128, 128, 128))
     shown = {
-        "right": [images[i] for i, _ in asked],
-        "blind": [grey for _ in asked],
-        "shuffled": [images[(i + SHUFFLED_BY) % len(images)] for i, _ in asked],
+        "right": [images[q.image] for q in asked],
+        "blind": [grey] * len(asked),
+        "shuffled": [images[(q.image + SHUFFLED_BY) % len(images)] for q in asked],
     }
-    texts = [question.text for _, question in asked]
+    texts = [q.text for q in asked]
     answers = {how: encoder.answer(pictures, texts) for how, pictures in shown.items()}
     right = {
-        how: np.array([one.text == q.answer for one, (_, q) in zip(given, asked, strict=True)])
+        how: np.array([one.text in q.answers for one, q in zip(given, asked, strict=True)])
         for how, given in answers.items()
     }
     sure = np.array([one.confidence for one in answers["right"]])
     groups: dict[str, list[int]] = {}
-    for at, (_, question) in enumerate(asked):
-        kind = question.about if question.yes is None else f"{question.about}, yes or no"
-        groups.setdefault(f"{language}: {kind}", []).append(at)
-        if question.yes is not None:
-            where = "things" if question.about == "things" else "attributes"
-            groups.setdefault(f"{language}: yes or no, {where}", []).append(at)
+    for at, question in enumerate(asked):
+        about = question.kind.removeprefix(YES_NO)
+        whether = about != question.kind
+        groups.setdefault(f"{language}: {about}{', yes or no' if whether else ''}", []).append(at)
+        if whether and about != THINGS:
+            groups.setdefault(f"{language}: yes or no, attributes", []).append(at)
     out: dict[str, dict[str, Any]] = {}
     for name, rows in sorted(groups.items()):
-        most = Counter(asked[at][1].answer for at in rows).most_common(1)[0][1]
+        most = Counter(asked[at].answers[0] for at in rows).most_common(1)[0][1]
         told = sure[rows] >= encoder.calibration.answer_at_least
         out[name] = {
             "count": len(rows),
