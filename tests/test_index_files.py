@@ -1,10 +1,12 @@
 """The files of an approximate index, from a collection large enough to have one: published, read, corrupt, mended."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from sqlalchemy import update
 
 from indexer.config import IndexConfig
 from indexer.database import Database
@@ -12,7 +14,17 @@ from indexer.fsck import Fsck
 from indexer.live import LiveIndex, View
 from indexer.store.collections import Collection, Collections
 from indexer.store.images import Images
-from indexer.vectors.segments import APPROXIMATE, CODES, IDS, ROWS
+from indexer.tables import index_build
+from indexer.vectors.codes import codes_over
+from indexer.vectors.segments import (
+    APPROXIMATE,
+    CODES,
+    IDS,
+    ROWS,
+    add_rows,
+    delete_segment,
+    write_segment,
+)
 from tests.rows import made, new_image
 from tests.test_choice import DIM, clustered
 
@@ -94,3 +106,21 @@ def test_a_corrupt_file_of_it_is_told_answers_stay_exact_and_the_next_fold_mends
     live.fold(shop.collection_id)
     assert list(Fsck(any_database, data, CONFIG).check()) == []
     assert opened(any_database, data, shop)[1].images.vectors.parts[0].segment.kind == "lists"
+
+
+def test_an_index_with_fewer_codes_than_rows_is_told(
+    any_database: Database, shop: Collection, data: Path
+) -> None:
+    view = opened(any_database, data, shop)[1]
+    (part,) = view.images.vectors.parts
+    fewer = codes_over(part.segment.halves)
+    add_rows(fewer, part.segment.halves[:2990])
+    stem = ending(data, CODES).name.partition(".")[0]
+    delete_segment(data / "indexes", stem)
+    files = write_segment(replace(part.segment, codes=fewer), data / "indexes", stem)
+    with any_database.write() as connection:
+        connection.execute(update(index_build).where(index_build.c.file == stem).values(files=files))
+
+    (told,) = Fsck(any_database, data, CONFIG).check()
+
+    assert "has 2990 codes, and 3000 rows" in told.what
