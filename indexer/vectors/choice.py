@@ -9,6 +9,7 @@ than a query does (a graph over 50,000 overlapping rows at effort 20: recall .98
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -40,13 +41,11 @@ MARGIN = 0.003
 """Added to the target while measuring: the recall of so few queries is uncertain by about as much."""
 FEW_ROWS_SCANNED = 3000
 """Lists that reach the target by comparing so few rows are as fast as a graph, and no graph is built."""
-SOON_A_GRAPH = 60_000
-"""Rows of which a graph is built in seconds, so that it may be tried."""
-SLOW_CODES = 800
-"""Where the best ten are among so many hits by codes only, a graph may be quicker."""
 MOST_EFFORT = 2048
 SAMPLE, SMALL_PART = 20_000, 0.08
-"""Rows on which lists are tried first, and the part of them that may be looked through."""
+"""Rows on which lists and graphs are tried first, and the part of them that lists may look through."""
+GRAPH_GROWTH = 0.6
+"""A search of a graph over n times the rows takes n to this power times as long."""
 KS = (10, 100)
 ALIKE = 1e-6
 """Cosines that differ by so little are equal: they were summed in another order."""
@@ -111,8 +110,11 @@ def _built(
     if segment.codes is not None and _may("codes", segment, options):
         yield segment
     auto = options.kind == "auto"
+    quickest = math.inf if segment.codes is None else _at(segment).ms
     for kind in ("lists", "graph"):
-        if not _may(kind, segment, options) or (auto and not _may_win(kind, segment, held, options)):
+        if not _may(kind, segment, options) or (
+            auto and not _may_win(kind, segment, held, options, quickest)
+        ):
             continue
         with faiss_threads(options.threads):
             approximate = _filled(kind, segment, builder)
@@ -123,18 +125,19 @@ def _built(
             logger.info("%s over %d rows reach recall %.3f only", kind, segment.count, recall)
             continue
         yield built
+        quickest = min(quickest, _at(built).ms)
         if kind == "lists" and auto and segment.codes is None and _scanned(built) <= FEW_ROWS_SCANNED:
             return
 
 
-def _may_win(kind: str, segment: Segment, held: Halves, options: BuildOptions) -> bool:
-    """Where codes reach the recall, lists of them are quicker than a graph and made in a fifth of the time (a million
-    overlapping rows of 256, one thread: 3,700 queries a second against 1,300). Without codes either may be."""
-    if segment.codes is not None:
-        assert segment.tuning is not None
-        slow = segment.tuning.coded_effort(KS[0]) > SLOW_CODES
-        return kind == "lists" or slow or segment.count <= SOON_A_GRAPH
-    return kind == "graph" or _lists_may_win(segment, held, options)
+def _may_win(kind: str, segment: Segment, held: Halves, options: BuildOptions, quickest: float) -> bool:
+    """Whether this kind may be quicker than `quickest` milliseconds, by what it does with a sample: a graph over all
+    rows takes five times as long to build as lists of codes, and lists of vectors half as long as a graph."""
+    if segment.count < 3 * SAMPLE:
+        return True
+    if kind == "graph":
+        return segment.codes is None or _graph_may_win(segment, held, options, quickest)
+    return segment.codes is not None or _lists_may_win(segment, held, options)
 
 
 def _coded(segment: Segment, asked: _Asked, options: BuildOptions) -> Segment:
@@ -162,18 +165,32 @@ def _filled(kind: str, segment: Segment, builder: Builder | None) -> Any:
 
 
 def _lists_may_win(segment: Segment, held: Halves, options: BuildOptions) -> bool:
-    """Whether lists over a sample reach the recall by looking through a small part of it: building them over all rows
-    only to find that they do not takes as long as half a graph."""
-    if segment.count < 3 * SAMPLE:
-        return True
+    """Whether lists over a sample reach the recall by looking through a small part of it."""
+    with faiss_threads(options.threads):
+        sample, asked = _sampled(segment, held)
+        lists = _filled("lists", sample, None)
+        some = max(1, int(lists.nlist * SMALL_PART))
+        return _point(replace(sample, approximate=lists), asked, KS[0], some).recall >= options.recall
+
+
+def _graph_may_win(segment: Segment, held: Halves, options: BuildOptions, quickest: float) -> bool:
+    """Whether a graph over a sample is so quick that one over all rows may be."""
+    with faiss_threads(options.threads):
+        sample, asked = _sampled(segment, held)
+        sample = replace(sample, approximate=_filled("graph", sample, None))
+    with faiss_threads(1):
+        ms = _at(_measured(sample, asked, options)).ms
+    expected = ms * (segment.count / SAMPLE) ** GRAPH_GROWTH
+    logger.info(
+        "a graph over %d rows is expected to take %.3f ms, others %.3f", segment.count, expected, quickest
+    )
+    return bool(expected < quickest)
+
+
+def _sampled(segment: Segment, held: Halves) -> tuple[Segment, _Asked]:
     rows = np.sort(np.random.default_rng(1).choice(segment.count, SAMPLE, replace=False))
     sample = exact_segment(rows, segment.halves[rows])
-    with faiss_threads(options.threads):
-        asked, lists = _Asked.of(sample, held), lists_over(sample)
-        add_rows(lists, sample.halves)
-        built = replace(sample, approximate=lists)
-        some = max(1, int(lists.nlist * SMALL_PART))
-        return _point(built, asked, KS[0], some).recall >= options.recall
+    return sample, _Asked.of(sample, held)
 
 
 def _at(segment: Segment) -> Point:

@@ -6,7 +6,7 @@ numbers take 0.15 ms on one core, a seventeenth of exact search. Whatever part o
 codes can be put together in milliseconds, and searching them takes that part of the time.
 """
 
-# m rows, d embed_dim
+# n queries, m rows, d embed_dim
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Codes = NDArray[np.uint8]
+Vectors = NDArray[np.float32]
+Positions = NDArray[np.int64]
 NUMBERS, BITS = 4, 4
 """Of a vector to a code, and of a code."""
 LEAST_DIM = 32
@@ -50,12 +52,31 @@ def packed(codes: faiss.IndexPQ) -> faiss.IndexPQFastScan:
     return faiss.IndexPQFastScan(codes)  # type: ignore[arg-type]
 
 
-def packed_part(codes: faiss.IndexPQ, positions: NDArray[np.int64]) -> faiss.IndexPQFastScan:
-    """Of these rows alone; row i of it is at `positions[i]`."""
-    part = faiss.IndexPQ(codes.d, codes.pq.M, BITS, faiss.METRIC_INNER_PRODUCT)
-    part.pq, part.is_trained = codes.pq, True
-    part.add_sa_codes(_rows(codes)[positions])
-    return packed(part)
+class PackedRows:
+    """The codes of some rows as they are scanned; the best are compared again with the rows themselves."""
+
+    def __init__(self, codes: faiss.IndexPQ, positions: Positions, exact: faiss.IndexScalarQuantizer) -> None:
+        """`positions`: of the rows, ascending, in `codes` and in `exact`, which hold all."""
+        part = faiss.IndexPQ(codes.d, codes.pq.M, BITS, faiss.METRIC_INNER_PRODUCT)
+        part.pq, part.is_trained = codes.pq, True
+        named: Any = faiss.IndexIDMap(part)
+        part.add_sa_codes(_rows(codes)[positions])
+        scanned = packed(part)
+        named.index, named.ntotal = (
+            scanned,
+            exact.ntotal,
+        )  # IndexRefine wants as many; how many answer, `index` knows
+        faiss.copy_array_to_vector(positions, named.id_map)
+        self.count = len(positions)
+        self._refined = faiss.IndexRefine(named, exact)
+        self._held = scanned, named, exact  # FAISS keeps no hold on them
+
+    def search(self, vectors: Vectors, k: int, fetch: int) -> tuple[Vectors, Positions]:
+        """(cosines [n, k], positions [n, k]), best first, of the `fetch` best by codes; position -1 where there are
+        fewer."""
+        parameters: Any = faiss.IndexRefineSearchParameters(k_factor=min(max(k, fetch), self.count) / k)  # type: ignore[call-arg]
+        found: tuple[Vectors, Positions] = self._refined.search(vectors, k, params=parameters)
+        return found
 
 
 def _rows(codes: faiss.IndexPQ) -> Codes:

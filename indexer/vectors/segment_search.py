@@ -23,7 +23,7 @@ from indexer.vectors.planner import (
     reach_of,
     ways,
 )
-from indexer.vectors.segments import DeviceFailed, Positions, Segment, Vectors, exact_segment
+from indexer.vectors.segments import DeviceFailed, Positions, Segment, Vectors
 
 logger = logging.getLogger(__name__)
 
@@ -111,21 +111,8 @@ def _by_codes(
     segment: Segment, vectors: Vectors, k: int, chosen: Chosen, fetch: int
 ) -> tuple[Vectors, Positions] | None:
     """The k best of the chosen rows, out of `fetch` by their codes."""
-    _, found = chosen.packed(segment).search(vectors, min(max(k, fetch), chosen.count))
-    if (found < 0).any():
-        return None
-    compared = [
-        best_of(query[None], segment, at, k)
-        for query, at in zip(vectors, chosen.positions[found], strict=True)
-    ]
-    return np.concatenate([scores for scores, _ in compared]), np.concatenate([at for _, at in compared])
-
-
-def best_of(query: Vectors, segment: Segment, at: Positions, k: int) -> tuple[Vectors, Positions]:
-    """The k best of the rows at these positions for one query [1, d]: (cosines [1, k], positions [1, k])."""
-    some = exact_segment(at, segment.halves[at])
-    scores, order = some.search_exact(query, k)
-    return scores, at[order]
+    scores, at = chosen.packed(segment).search(vectors, k, fetch)
+    return (scores, at) if (at >= 0).all() else None
 
 
 def _in_lists(

@@ -26,11 +26,11 @@ from numpy.typing import NDArray
 from indexer.columns import Mask
 from indexer.ids import Ids, places
 from indexer.vectors.codes import BITS, NUMBERS, packed
+from indexer.vectors.codes import Positions as Positions
+from indexer.vectors.codes import Vectors as Vectors
 from indexer.vectors.tuning import Tuning
 
-Vectors = NDArray[np.float32]
 Halves = NDArray[np.float16]
-Positions = NDArray[np.int64]
 Kind = Literal["exact", "codes", "graph", "lists"]
 IDS, ROWS, CODES, APPROXIMATE = "ids.npy", "rows.faiss", "codes.faiss", "approximate.faiss"
 """Endings of a segment's files."""
