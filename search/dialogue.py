@@ -24,6 +24,7 @@ from search.engine import SearchEngine
 from search.intents import Intents, phrasings
 from search.lexicon import Lexicon, choices, is_chinese
 from search.messages import BadRequest
+from search.numbers import places
 from search.operations import (
     Asked,
     Bound,
@@ -53,6 +54,10 @@ MOST_CHARACTERS = 400
 """Of a turn, those that are understood; a longer one is read to here."""
 PREPARED_AT_ONCE = 16
 """Phrasings; requests get the model in between."""
+PLAINLY, ASKED_NEAR, ASKED_APART = "what is its {}?", 0.86, 0.03
+"""A question is about the attribute whose plain question is so near to it, and so much nearer than the next. By `mini`,
+of 20 questions about eleven attributes 13 were found and one mistaken (type for kind), of 15 about other things none;
+by names alone 11 of 20 were mistaken. What is not found is answered by all that is known of the hit."""
 KEPT_TEXTS = 20_000
 KEPT_LEXICONS = 16
 
@@ -302,11 +307,19 @@ class Dialogue:
         return said("value", say, attribute=name, value=best)
 
     def _attribute_asked(self, say: str, names: Sequence[str]) -> str | None:
-        """The attribute whose name lies nearest to the question."""
+        """The attribute that the question is about: the one whose plain question lies nearest to it, near enough and
+        nearer than any other; None: it is about something else."""
         if not names:
             return None
-        rows = self.encode([say.lower(), *names])
-        return names[int((rows[1:] @ rows[0]).argmax())]
+        rows = self.encode(
+            [of_it(say.lower()), *(PLAINLY.format(name.replace("_", " ").lower()) for name in names)]
+        )
+        scores = rows[1:] @ rows[0]
+        best, *others = np.argsort(-scores)
+        is_near = scores[best] >= ASKED_NEAR and all(
+            scores[best] - scores[i] >= ASKED_APART for i in others[:1]
+        )
+        return names[int(best)] if is_near else None
 
     def _caption(self, say: str, picture: str | None, place: _Place) -> str:
         shown = self._decoded(picture)
@@ -393,6 +406,14 @@ class _Place:
     collection: str | None
     page: int
     style: str | None
+
+
+def of_it(question: str) -> str:
+    """The question with "it" in place of "the second one": how it is pointed at is no part of what is asked."""
+    for place in sorted(places(question), key=lambda place: -place.start):
+        it = "它" if is_chinese(question) else "it"
+        question = question[: place.start] + it + question[place.end :]
+    return question
 
 
 def details_value(value: m.AttributeValue) -> str:

@@ -87,6 +87,15 @@ def test_the_second_is_the_second_hit_of_the_last_search(ai: openai.OpenAI) -> N
     assert str(similar.textmm["hits"][0]["attributes"]["price"]) in price.content
 
 
+@pytest.mark.parametrize("question", ["is the first one waterproof?", "what is the first one made of?"])
+def test_of_what_is_not_known_of_a_hit_no_other_attribute_is_told(ai: openai.OpenAI, question: str) -> None:
+    found, known, said = conversation(ai, "handbags", "what is the price of the first one?", question)
+
+    first = found.textmm["hits"][0]["attributes"]
+    assert known.content == f"price: {first['price']}"
+    assert said.content not in [f"{name}: {value}" for name, value in first.items()]
+
+
 def test_a_picture_is_described_and_asked_about(ai: openai.OpenAI) -> None:
     product = next(p for p in drawn_products(200, seed=5) if p.attributes["kind"] == "backpack")
     out = io.BytesIO()
