@@ -14,7 +14,7 @@ import faiss
 import numpy as np
 
 from indexer.columns import Mask, count
-from indexer.vectors.codes import PackedRows
+from indexer.vectors.codes import PackedRows, bytes_a_row
 from indexer.vectors.segments import Positions, Segment, exact_segment
 
 SCAN, JUMP, COPY, TEST, PACK = 0.08e-6, 0.30e-6, 0.45e-6, 1.2e-6, 0.3e-6
@@ -123,9 +123,12 @@ EXACT, DEVICE, GATHERED, CODES, BITMAP, WIDENED, LISTS, WIDENED_LISTS = (
     "lists with a bitmap",
     "lists, widened",
 )
-CODES_AGAIN = 2
-"""Hits by codes that are compared again under a filter, times those without one: all that pass may lie far away, where
-codes tell rows apart less well."""
+CODES_AGAIN, CODES_MORE = 1.25, 60
+"""Hits by codes that are compared again under a filter: so many times those without one, and so many more than them at
+least. All that pass may lie far away, where codes tell rows apart less well."""
+CACHED_BYTES, ALONE = 4_000_000, 1.5
+"""More codes than a core's cache holds are read from memory by each query; measured, they were shared by a batch. Half a
+million codes took one query 1.1 ms, and .75 in a batch."""
 NEARLY_ALL = 0.9
 """Share of a segment's rows from which on a filter is hardly one."""
 LEAST_LISTS, LEAST_LISTS_OF_MANY = 8, 16
@@ -173,10 +176,13 @@ def _filtered(segment: Segment, k: int, chosen: Chosen) -> list[Way]:
 def _coded(segment: Segment, k: int, chosen: Chosen, pace: float) -> list[Way]:
     """By the codes of the rows that pass: that takes its part of the time, wherever they lie."""
     assert segment.tuning is not None
-    fetch = CODES_AGAIN * max(k, segment.tuning.coded_effort(k))
+    usual = max(k, segment.tuning.coded_effort(k))
+    fetch = max(round(CODES_AGAIN * usual), usual + CODES_MORE)
     if fetch > chosen.count // 2:
         return []
     scanned = segment.tuning.coded_ms(k) * chosen.count / segment.count
+    if chosen.count * bytes_a_row(segment.dim) > CACHED_BYTES:
+        scanned *= ALONE
     put_together = 0.0 if chosen.is_packed(segment) else pace * chosen.count * segment.dim * PACK
     compared = pace * fetch * segment.dim * JUMP
     return [Way(CODES, scanned + put_together + compared, fetch)]
