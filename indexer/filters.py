@@ -38,7 +38,7 @@ MOST_CONDITIONS = 1000
 def parse(given: str | Mapping[str, Any]) -> Condition:
     """A condition from the string form or the JSON form. Raises FilterError."""
     condition = parse_text(given) if isinstance(given, str) else _object(given, "filter", 0)
-    if sum(1 for _ in _leaves(condition)) > MOST_CONDITIONS:
+    if sum(1 for _ in leaves(condition)) > MOST_CONDITIONS:
         raise FilterError(f"the filter has more than {MOST_CONDITIONS} conditions")
     return condition
 
@@ -196,12 +196,13 @@ def _plain(value: Any, where: str) -> Value:
     raise FilterError(f"{where} must be a string, a number or true/false, got {value!r}")
 
 
-def _leaves(condition: Condition) -> Iterator[Condition]:
+def leaves(condition: Condition) -> Iterator[Compare | OneOf | Exists]:
+    """The conditions on one attribute each, of which it is made."""
     match condition:
         case AllOf(conditions) | AnyOf(conditions):
             for one in conditions:
-                yield from _leaves(one)
+                yield from leaves(one)
         case Not(inner):
-            yield from _leaves(inner)
+            yield from leaves(inner)
         case _:
             yield condition

@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,12 +25,15 @@ from indexer.store.collections import Collection, Collections, check_generation
 from indexer.store.generations import Generations
 from indexer.store.images import ImageRecord, Images, NewImage
 from textmm.encoder import Encoder
+from textmm.marks import is_generated
 from textmm.sources import Item, read_bytes
 from textmm.transforms import MAX_PIXELS, ImageTooLarge, ImageUnreadable, decode_image, thumbnail_jpeg
 
 Rows = NDArray[np.float32]
 TRIES = 3
 """How often a put begins anew because its collection was switched to another model meanwhile."""
+GENERATED = "generated"
+"""Attribute of pictures that carry the mark of a generator; searches leave them out unless they are asked for."""
 AHEAD = 3
 """Batches that are decoded ahead of the encoder."""
 
@@ -212,6 +215,7 @@ class Ingest:
     def _decoded(
         self, item: Item, data: bytes, image: Image.Image, into: _Into, collection: Collection, *, keep: bool
     ) -> _Decoded:
+        item = _marked(item, data, collection)
         pdq = perceptual_hash(image) if collection.is_bank else None
         side = self._config.thumbnail_side
         return _Decoded(
@@ -299,13 +303,25 @@ def _problem(item: Item, collection: Collection) -> str | None:
     return words or type_problem(item.attributes, collection)
 
 
+def _marked(item: Item, data: bytes, collection: Collection) -> Item:
+    """With the attribute that says so, if a generator drew it; what the item itself says of that stands, and so does a
+    type that the owner declared."""
+    if GENERATED in item.attributes or not is_generated(data):
+        return item
+    attributes = {**item.attributes, GENERATED: True}
+    return item if type_problem(attributes, collection) else replace(item, attributes=attributes)
+
+
 def _written(report: IngestReport, write: Future[None]) -> IngestReport:
     write.result()
     return report
 
 
 def _unchanged(item: Item, known: ImageRecord, digest: str, source: str) -> bool:
-    return (known.sha256, known.title, known.texts, dict(known.attributes), known.locator, known.source) == (
+    attributes = dict(known.attributes)
+    if GENERATED not in item.attributes:
+        attributes.pop(GENERATED, None)  # it came from the bytes, which are compared
+    return (known.sha256, known.title, known.texts, attributes, known.locator, known.source) == (
         digest,
         item.title,
         item.texts,

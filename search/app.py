@@ -15,9 +15,11 @@ from search import errors
 from search import messages as m
 from search.config import Config
 from search.dialogue import Dialogue
+from search.drawing import Drawing
 from search.engine import SearchEngine, new_request_id
 from search.http.body import answer
 from search.http.chat import chat_blueprint
+from search.http.drawing import drawing_blueprint
 from search.http.embeddings import embeddings_blueprint
 from search.http.health import health_blueprint
 from search.http.images import KeyConverter, collections_blueprint, images_blueprint
@@ -55,7 +57,8 @@ def create_app(config: Config, *, encoder: Encoder | None = None) -> Flask:
     app.config["MAX_FORM_MEMORY_SIZE"] = config.server.max_body_bytes
     app.url_map.merge_slashes = False  # a key with // is refused by us, not redirected
     app.url_map.converters["key"] = KeyConverter
-    dialogue = Dialogue(engine)
+    dialogue, moderation = Dialogue(engine), Moderation(engine)
+    drawing = Drawing(config.draw, encoder, engine.load_model, engine.uploads, moderation)
     app.extensions["engine"], app.extensions["dialogue"] = engine, dialogue
     app.extensions["database"] = database
     for blueprint in (
@@ -65,9 +68,10 @@ def create_app(config: Config, *, encoder: Encoder | None = None) -> Flask:
         embeddings_blueprint(engine),
         chat_blueprint(engine, dialogue),
         pictures_blueprint(engine),
-        moderation_blueprint(Moderation(engine)),
+        moderation_blueprint(moderation),
+        drawing_blueprint(drawing),
         health_blueprint(engine),
-        pages_blueprint(engine),
+        pages_blueprint(engine, draws=drawing.name is not None),
     ):
         app.register_blueprint(blueprint)
     _handle_requests(app)

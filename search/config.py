@@ -55,6 +55,21 @@ class ServerSection:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DrawSection:
+    generator: str = "mini-draw"
+    """A bundled generator, a folder that `textmm train` wrote, or a diffusers pipeline; empty: nothing is drawn."""
+    threads: int = 2
+    """Cores that draw, behind those that search."""
+    queue: int = 8
+    """Requests that may wait for the one that is drawn; beyond it they get 429."""
+    banks: tuple[str, ...] = ()
+    """Banks that a drawn picture is looked up in: what they know does not leave."""
+
+    def __post_init__(self) -> None:
+        check_positive("draw", self, ("threads", "queue"))
+
+
+@dataclass(frozen=True, kw_only=True)
 class Config:
     data: Path = Path("data")
     """Where database, blobs, indexes and weights live."""
@@ -63,6 +78,7 @@ class Config:
     database: DatabaseConfig = field(default_factory=DatabaseConfig)
     index: IndexConfig = field(default_factory=IndexConfig)
     ingest: IngestConfig = field(default_factory=IngestConfig)
+    draw: DrawSection = field(default_factory=DrawSection)
 
     @property
     def database_url(self) -> str:
@@ -97,6 +113,7 @@ class Config:
             "database": DatabaseConfig,
             "index": IndexConfig,
             "ingest": IngestConfig,
+            "draw": DrawSection,
         }
         out: dict[str, Any] = {}
         for name, value in tables.items():
@@ -116,5 +133,6 @@ def _check_types(section: type[Any], values: Mapping[str, Any], where: str) -> N
     """A value has the type of its default; a whole number is a fine float."""
     for one in fields(section):
         kind, value = type(one.default), values.get(one.name, one.default)
+        value = tuple(value) if isinstance(value, list) else value
         if type(value) is not kind and not (kind is float and type(value) is int):
             raise ValueError(f"{where}{one.name} must be of type {kind.__name__}, got {value!r}")

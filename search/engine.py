@@ -62,7 +62,7 @@ class SearchEngine:
     def __init__(self, config: Config, database: Database, encoder: Encoder) -> None:
         self.config = config
         self.encoder = encoder
-        self.models = Models(encoder, load=self._load, queue=config.server.queue)
+        self.models = Models(encoder, load=self.load_model, queue=config.server.queue)
         self.batching = self.models.own.batching
         self.collections = Collections(database)
         self.images = Images(database)
@@ -219,7 +219,8 @@ class SearchEngine:
         self.models.of(collection)
         return self.live.view(collection)
 
-    def _load(self, name: str) -> Encoder:
+    def load_model(self, name: str) -> Encoder:
+        """Beside the one that is served. Raises ValueError, WeightsMissing."""
         config, model = self.config, self.config.model
         return Encoder.load(
             name, config.trunks, models=config.models, device=model.device, threads=model.threads

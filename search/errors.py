@@ -6,6 +6,7 @@ from indexer.conditions import FilterError
 from indexer.errors import BadItem, Conflict, NotFound
 from search.messages import BadRequest
 from textmm.pretrained import WeightsMissing
+from textmm.text_to_image.choosing import CannotDraw
 from textmm.transforms import ImageTooLarge, ImageUnreadable
 
 
@@ -48,6 +49,7 @@ STATUS: dict[type[Exception], tuple[int, str]] = {
     TooLarge: (413, "too_large"),
     ImageTooLarge: (413, "too_large"),
     ImageUnreadable: (422, "image_unreadable"),
+    CannotDraw: (422, "cannot_draw"),
     Overloaded: (429, "overloaded"),
     NotReady: (503, "not_ready"),
     WeightsMissing: (503, "not_ready"),

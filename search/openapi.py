@@ -70,6 +70,13 @@ ROUTES = (
         m.CopyResponse,
         multipart=True,
     ),
+    Route(
+        "post",
+        "/v1/images/generations",
+        "Pictures from words, in OpenAI's shape; or varied from a picture",
+        m.DrawRequest,
+        m.DrawResponse,
+    ),
     Route("get", "/v1/collections", "All collections", None, m.CollectionList),
     Route(
         "put",
@@ -138,7 +145,7 @@ ERRORS = {
     409: "conflict",
     413: "too_large: the message names limit and value",
     415: "unsupported_media_type",
-    422: "image_unreadable",
+    422: "image_unreadable; cannot_draw: not what the generator has learnt",
     429: "overloaded: come back after Retry-After seconds",
     500: "internal: our bug, logged under the request id",
     503: "not_ready",

@@ -8,14 +8,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from indexer.conditions import Condition, FilterError
+from indexer.conditions import AllOf, Condition, FilterError, compare
 from indexer.facets import Facet, facet
 from indexer.filter_text import written
-from indexer.filters import parse
+from indexer.filters import leaves, parse
+from indexer.ingest import GENERATED
 from indexer.live import Passing, TargetView
 from indexer.vectors.index import Allowed
 from search import messages as m
 from search.messages import BadRequest
+
+DRAWN_BY_NONE = compare(GENERATED, "!=", True)
 
 
 @dataclass(frozen=True)
@@ -28,10 +31,10 @@ class Selection:
     @classmethod
     def of(cls, request: m.SearchRequest, view: TargetView) -> Selection:
         """Raises FilterError."""
-        if request.filter == {}:
-            return cls(view, None, None)
-        condition = parse(request.filter)
-        return cls(view, condition, view.passing(condition))
+        condition = None if request.filter == {} else parse(request.filter)
+        if not request.generated:
+            condition = _without_generated(condition, view)
+        return cls(view, condition, None if condition is None else view.passing(condition))
 
     @property
     def allowed(self) -> Allowed | None:
@@ -68,6 +71,17 @@ class Selection:
             rows=plan.rows,
             allowed=plan.allowed,
         )
+
+
+def _without_generated(condition: Condition | None, view: TargetView) -> Condition | None:
+    """And not drawn by a generator, where some are and the filter does not speak of it itself."""
+    if view.attributes.types.get(GENERATED) != "bool":
+        return condition
+    if condition is None:
+        return DRAWN_BY_NONE
+    if any(leaf.name == GENERATED for leaf in leaves(condition)):
+        return condition
+    return AllOf((condition, DRAWN_BY_NONE))
 
 
 def facet_message(one: Facet) -> m.Facet:

@@ -8,11 +8,12 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import httpx
 import numpy as np
 import pytest
+import torch
 from cheroot.wsgi import Server
 from flask import Flask
 from numpy.typing import NDArray
@@ -28,7 +29,7 @@ from indexer.vectors.devices import cuda_devices
 from search.app import close, create_app
 from search.cli.main import main
 from search.client import Client
-from search.config import Config
+from search.config import Config, DrawSection
 from search.engine import SearchEngine
 from tests.drawn import write_pictures
 from tests.postgres import any_database, bare_url, postgres  # noqa: F401 (fixtures)
@@ -39,6 +40,9 @@ from textmm.pairs import PairSource
 from textmm.pretrained import TRUNKS, fetch
 from textmm.recipe import Stage, TrainConfig
 from textmm.sources import read_source
+from textmm.text_to_image.config import AutoencoderConfig
+from textmm.text_to_image.recipe import GeneratorRecipe, GeneratorStage, PictureSource
+from textmm.text_to_image.training import train as train_generator
 from textmm.tokenizers import BytePair
 from textmm.train import train
 
@@ -65,13 +69,51 @@ TINY = TrainConfig(
 )
 
 
+def small_generator(words: Path, **changes: Any) -> GeneratorRecipe:
+    """Of 32 x 32 pixels; a quarter of a minute on one core."""
+    recipe = GeneratorRecipe(
+        generator="drawer",
+        words=str(words),
+        sources=(PictureSource(source="captions.csv"),),
+        autoencoder=AutoencoderConfig(
+            height=32, width=32, channels=8, widths=(24, 24, 24, 24), decoder_blocks=(1, 1, 1, 1), noise=0.05
+        ),
+        flow={"width": 64, "layers": 3, "heads": 2, "hidden": 64},
+        stages=(
+            GeneratorStage(
+                name="autoencoder",
+                trains="autoencoder",
+                steps=500,
+                batch_size=8,
+                learning_rate=4e-3,
+                ema=0.97,
+            ),
+            GeneratorStage(
+                name="sharpen", trains="decoder", steps=20, batch_size=16, learning_rate=1e-3, ema=0.9
+            ),
+            GeneratorStage(
+                name="flow",
+                trains="flow",
+                steps=400,
+                batch_size=32,
+                learning_rate=3e-3,
+                matrix_learning_rate=6e-3,
+                ema=0.98,
+            ),
+        ),
+        threads=1,
+        save_every=1000,
+        log_every=10,
+    )
+    return replace(recipe, **changes)
+
+
 for name in [name for name in os.environ if name.startswith("TEXTMM_")]:
     del os.environ[name]  # whoever runs the tests may have a service of their own
 
 
 def pytest_report_header() -> str:
     import faiss
-    import torch
 
     return f"torch {torch.__version__}, faiss {faiss.__version__}, numpy {np.__version__}"
 
@@ -102,6 +144,15 @@ def tiny(tmp_path_factory: pytest.TempPathFactory, pictures: Path) -> Path:
 def encoder(tiny: Path) -> Encoder:
     """Read-only"""
     return Encoder.load(str(tiny), NO_TRUNKS)
+
+
+@pytest.fixture(scope="session")
+def drawer(tmp_path_factory: pytest.TempPathFactory, tiny: Path, pictures: Path) -> Path:
+    """A folder: a small generator, trained on the drawn pictures until it draws their colours."""
+    out = tmp_path_factory.mktemp("drawer")
+    for _ in train_generator(small_generator(tiny), data=pictures, trunks=NO_TRUNKS, out=out):
+        pass
+    return out
 
 
 @pytest.fixture(scope="session")
@@ -237,12 +288,12 @@ def run(
 
 @pytest.fixture(scope="session")
 def demo_server(
-    tmp_path_factory: pytest.TempPathFactory, encoder: Encoder, pictures: Path, migrated: Path
+    tmp_path_factory: pytest.TempPathFactory, encoder: Encoder, drawer: Path, pictures: Path, migrated: Path
 ) -> Iterator[str]:
-    """The URL of a real server on a free port with collection `shop`."""
+    """The URL of a real server on a free port with collection `shop`, and a generator."""
     data = tmp_path_factory.mktemp("served")
     shutil.copy(migrated, data / "textmm.sqlite")
-    app = create_app(Config(data=data), encoder=encoder)
+    app = create_app(Config(data=data, draw=DrawSection(generator=str(drawer), queue=3)), encoder=encoder)
     engine: SearchEngine = app.extensions["engine"]
     collection = engine.collections.create("shop", is_bank=False, limits=LIMITS)
     database: Database = app.extensions["database"]

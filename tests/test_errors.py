@@ -27,6 +27,7 @@ DOCUMENTED = {
     "too_large": 413,
     "unsupported_media_type": 415,
     "image_unreadable": 422,
+    "cannot_draw": 422,
     "overloaded": 429,
     "not_ready": 503,
 }

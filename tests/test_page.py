@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -364,6 +365,60 @@ def test_a_filter_alone_shows_the_vectors_that_pass_and_words_are_refused_in_wor
 
     assert passing == ["song/1", "song/3", "song/5"]
     assert "text cannot be compared with: search by vector" in page.locator("[role=alert]").inner_text()
+
+
+@pytest.mark.parametrize("width", [360, 1280])
+def test_what_is_not_there_is_drawn_a_picture_at_a_time_and_searched_with(page: Page, width: int) -> None:
+    from playwright.sync_api import expect
+
+    page.set_viewport_size({"width": width, "height": 740})
+    page.locator("#q").fill("a yellow square")
+    page.click("text=Draw it")
+    expect(page.locator("#drawn button img")).to_have_count(1)  # the first does not wait for the others
+    expect(page.locator("#drawn button img")).to_have_count(4)
+    drawn = page.locator("#drawn button img").evaluate_all("images => images.map((image) => image.src)")
+    wide = overflow(page)
+    page.locator("#drawn button").first.click()
+    page.wait_for_selector(".asked")
+
+    assert len(set(drawn)) == 4 and wide == 0
+    assert keys(page)[0].startswith("yellow-")
+    expect(page.locator("#drawn")).to_have_count(0)
+
+
+def test_drawing_without_words_asks_for_them(page: Page) -> None:
+    from playwright.sync_api import expect
+
+    page.click("text=Draw it")
+
+    expect(page.locator("#q")).to_be_focused()
+    assert page.locator("#drawn").count() == 0
+
+
+def test_that_many_drawings_wait_is_told_in_words(page: Page, demo_server: str) -> None:
+    from playwright.sync_api import expect
+
+    over = threading.Event()
+
+    def keep_asking() -> None:
+        with httpx.Client(base_url=demo_server, timeout=60) as http:
+            while not over.is_set():
+                http.post("/v1/images/generations", json={"prompt": "a red cross", "n": 8})
+
+    others = [threading.Thread(target=keep_asking) for _ in range(7)]  # one draws, three wait
+    for one in others:
+        one.start()
+    try:
+        page.locator("#q").fill("a red cross")
+        page.click("text=Draw it")
+        expect(page.locator("#drawn .hint")).to_have_text(
+            "Many drawings are under way: try again in a moment.", timeout=20_000
+        )
+        assert page.locator("#drawn li").count() < 4
+    finally:
+        over.set()
+        for one in others:
+            one.join()
 
 
 @pytest.mark.parametrize("width", [360, 768, 1280])

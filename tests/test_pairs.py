@@ -8,14 +8,11 @@ import pytest
 from tests.drawn import draw
 from textmm.pairs import (
     CaptionDraw,
-    CaptionPhrase,
     Draw,
     Pairs,
     PairSource,
-    Phrases,
-    brand_words,
-    without_brand,
 )
+from textmm.phrases import CaptionPhrase, Phrases
 from textmm.sources import SourceError
 from textmm.wording import read_translations
 
@@ -310,26 +307,6 @@ TITLES = (
     *(f"Red Tape Men {colour} Shoes" for colour in ("Black", "Red", "Brown", "Red")),
     "Men Blue Shirt",
 )
-
-
-def test_words_that_titles_begin_with_and_hardly_have_within_are_brands() -> None:
-    brands = brand_words(TITLES)
-
-    assert brands >= {"Acme", "United", "Colors", "of", "Paris"}
-    assert not brands & {"Men", "Women", "Shirt", "Dress", "Shoes", "Black"}
-
-
-@pytest.mark.parametrize(
-    ("title", "left"),
-    [
-        ("Acme Men Red Shirt", "Men Red Shirt"),
-        ("United Colors of Paris Women Red Dress", "Women Red Dress"),
-        ("Women Red Dress of Paris", "Women Red Dress of Paris"),
-        ("Acme", "Acme"),
-    ],
-)
-def test_a_title_loses_the_brand_that_it_begins_with(title: str, left: str) -> None:
-    assert without_brand(title, brand_words(TITLES)) == left
 
 
 def test_captions_of_a_source_say_no_brands_and_its_queries_do(tmp_path: Path) -> None:

@@ -19,7 +19,8 @@ from textmm import checkpoint
 from textmm.config import named_model
 from textmm.encoder import Encoder
 from textmm.model import TextMultiModalModel
-from textmm.pairs import CaptionPhrase, Pairs, PairSource, Phrases
+from textmm.pairs import Pairs, PairSource
+from textmm.phrases import CaptionPhrase, Phrases
 from textmm.pretrained import load_tokenizer
 from textmm.recipe import Stage, TrainConfig
 from textmm.tokenizers import Tokenizer

@@ -33,6 +33,15 @@ LITE0 = (
     Stage(5, 2, 6, 192, 4),
     Stage(3, 1, 6, 320, 1),
 )
+LITE2 = (
+    Stage(3, 1, 1, 16, 1),
+    Stage(3, 2, 6, 24, 3),
+    Stage(5, 2, 6, 48, 3),
+    Stage(3, 2, 6, 88, 4),
+    Stage(5, 1, 6, 120, 4),
+    Stage(5, 2, 6, 208, 5),
+    Stage(3, 1, 6, 352, 1),
+)
 STEM_WIDTH, HEAD_WIDTH = 32, 1280
 BN_EPS = 1e-3
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import copy
 import math
+import os
+import sys
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -123,6 +126,12 @@ class Encoder:
         other.embed_dim, other.model_id = dim, f"{self.model_id}[:{dim}]"
         return other
 
+    def in_background(self, nice: int) -> Encoder:
+        """The same model with one worker of its own, which stands back behind the others (Unix niceness)."""
+        other = copy.copy(self)
+        other._workers = ThreadPoolExecutor(1, "encoder", initializer=stand_back, initargs=(1, nice))
+        return other
+
     def fit(self, image: Image.Image) -> Image.Image:
         """The picture as the tower sees it. Cheap to encode later; may be called from any thread."""
         return fit(image, self._model.config.vision_cfg)
@@ -140,6 +149,15 @@ class Encoder:
         for at, rows in zip(chunks, parts, strict=True):
             out[at] = rows
         return out
+
+    def read_texts(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """What the text trunks make of texts before any head: float32 [n, P], side by side, and which of them could
+        read each [n, trunks] bool."""
+        model = self._model
+        assert isinstance(model, TextMultiModalModel)
+        with torch.inference_mode():
+            out = model.text.trunk(tuple(t.to(self._device) for t in self._tokenizer(texts)))
+        return out.pooled.float(), out.present
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """How many tokens the model reads of each text."""
@@ -267,6 +285,13 @@ class Encoder:
             beams=beams,
             max_length=words.context_length,
         )
+
+
+def stand_back(threads: int, nice: int) -> None:
+    """Of this thread, and of the `threads` that torch makes for it: the others go first."""
+    torch.set_num_threads(threads)
+    if sys.platform == "linux":  # where niceness is a thread's, not the whole process's
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), nice)
 
 
 def shortened(rows: NDArray[np.float32], dim: int) -> NDArray[np.float32]:

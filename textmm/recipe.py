@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from textmm.config import from_mapping
-from textmm.pairs import CaptionPhrase, PairSource, Phrases
+from textmm.pairs import PairSource
+from textmm.phrases import CaptionPhrase, Phrases
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -127,8 +127,8 @@ CODES_AGAIN, CODES_MORE = 1.25, 60
 """Hits by codes that are compared again under a filter: so many times those without one, and so many more than them at
 least. All that pass may lie far away, where codes tell rows apart less well."""
 CACHED_BYTES, ALONE = 4_000_000, 1.5
-"""More codes than a core's cache holds are read from memory by each query; measured, they were shared by a batch. Half a
-million codes took one query 1.1 ms, and .75 in a batch."""
+"""More codes than a core's cache holds are read from memory by each query; measured, they are shared by a batch. Half
+a million codes took one query 1.1 ms, and .75 in a batch."""
 NEARLY_ALL = 0.9
 """Share of a segment's rows from which on a filter is hardly one."""
 LEAST_LISTS, LEAST_LISTS_OF_MANY = 8, 16

@@ -19,6 +19,7 @@ COMMANDS = {
     "ask": "search.cli.pictures:ask",
     "classify": "search.cli.pictures:classify",
     "copy": "search.cli.pictures:copy",
+    "draw": "search.cli.drawing:draw",
     "moderate": "search.cli.query:moderate",
     "serve": "search.cli.serve:serve",
     "status": "search.cli.status:status",
@@ -54,7 +55,7 @@ class LazyGroup(click.Group):
 )
 @click.version_option(package_name="textmm")
 def cli() -> None:
-    """Pictures and words in one space: index, search, caption, moderate, serve.
+    """Pictures and words in one space: index, search, caption, draw, moderate, serve.
 
     Exit codes: 0 done, 1 done in part or nothing found, 2 wrong usage or input.
     """

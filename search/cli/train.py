@@ -45,40 +45,75 @@ if TYPE_CHECKING:
 )
 @command_options
 def train(recipe: Path, sources: Path, out: Path, device: str, config: Config) -> None:
-    """Train the model of RECIPE (a TOML file); checkpoint, training.csv and curves.png appear in --out.
+    """Train the model or generator of RECIPE (a TOML file); checkpoint, training.csv and curves.png appear in --out.
 
     Ctrl-C saves after the step and leaves with exit code 130; the same command then goes on. Recipes that come
     with the project lie in textmm/recipes. Several processes: torchrun --nproc-per-node 2 -m search.cli.main train …
     """
     from textmm.ranks import joined
     from textmm.recipe import TrainConfig
-    from textmm.train import TrainingStopped
+    from textmm.text_to_image.recipe import is_generator
     from textmm.train import train as run
 
+    if is_generator(recipe):
+        _train_generator(recipe, sources, out, device, config)
+        return
     settings = TrainConfig.read(recipe)
     with joined(device) as ranks, asked_to_stop() as asked:
         with ranks.first():
             _fetch_trunks(settings, config)
-        bars = _Bars(quiet=ranks.rank > 0)
-        try:
-            for progress in run(
-                settings, data=sources, trunks=config.trunks, out=out, ranks=ranks, stop=lambda: bool(asked)
-            ):
-                bars.show(progress)
-        except TrainingStopped as stopped:
-            if ranks.rank == 0:
-                bars.close()
-                _draw(out)
-                click.echo(
-                    f"{stopped}; the same command goes on from there: {_command(recipe, sources, out)}",
-                    err=True,
-                )
-            raise click.exceptions.Exit(130) from stopped
-        finally:
+        steps = run(
+            settings, data=sources, trunks=config.trunks, out=out, ranks=ranks, stop=lambda: bool(asked)
+        )
+        _follow(steps, recipe, sources, out, first=ranks.rank == 0)
+
+
+def _train_generator(recipe: Path, sources: Path, out: Path, device: str, config: Config) -> None:
+    from textmm import checkpoint, pretrained
+    from textmm.text_to_image.recipe import GeneratorRecipe
+    from textmm.text_to_image.training import PERCEPTUAL_TRUNK
+    from textmm.text_to_image.training import train as run
+
+    settings = GeneratorRecipe.read(recipe)
+    for trunk in (
+        PERCEPTUAL_TRUNK,
+        *pretrained.trunks_of(checkpoint.stored_config(checkpoint.find(settings.words))),
+    ):
+        pretrained.fetch(trunk, config.trunks)
+    with asked_to_stop() as asked:
+        steps = run(
+            settings,
+            data=sources,
+            trunks=config.trunks,
+            out=out,
+            device=device,
+            stop=lambda: bool(asked),
+        )
+        _follow(steps, recipe, sources, out, first=True)
+
+
+def _follow(steps: Iterator[Progress], recipe: Path, sources: Path, out: Path, *, first: bool) -> None:
+    """Show what a run does until it is done, or saved because it was asked to stop. Of several processes the `first`
+    one speaks."""
+    from textmm.train import TrainingStopped
+
+    bars = _Bars(quiet=not first)
+    try:
+        for progress in steps:
+            bars.show(progress)
+    except TrainingStopped as stopped:
+        if first:
             bars.close()
-        if ranks.rank == 0:
             _draw(out)
-            click.echo(f"checkpoint in {out}")
+            click.echo(
+                f"{stopped}; the same command goes on from there: {_command(recipe, sources, out)}", err=True
+            )
+        raise click.exceptions.Exit(130) from stopped
+    finally:
+        bars.close()
+    if first:
+        _draw(out)
+        click.echo(f"checkpoint in {out}")
 
 
 @contextmanager

@@ -46,7 +46,8 @@ REMEDIES = {
 """What to do about an error, by its status."""
 
 
-def pages_blueprint(engine: SearchEngine) -> Blueprint:
+def pages_blueprint(engine: SearchEngine, *, draws: bool = False) -> Blueprint:
+    """`draws`: whether pictures can be drawn here."""
     bp = Blueprint("pages", __name__, template_folder="templates")
     versions = {path.name: sha256(path.read_bytes())[:12] for path in STATIC.iterdir()}
 
@@ -73,6 +74,7 @@ def pages_blueprint(engine: SearchEngine) -> Blueprint:
             static=lambda name: url_for("pages.static_file", name=name, v=versions[name]),
             score_text=score_text,
             value_text=value_text,
+            draws=draws,
         )
         return _guarded(Response(html, status, mimetype="text/html"))
 

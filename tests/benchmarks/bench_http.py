@@ -3,9 +3,12 @@
 What it means: `total_p50_ms` is what a client waits for one search, one client at a time; `rest_p50_ms` is that minus
 the server's text encoding. Good at 4,000 images: rest <= 5 ms, total <= 20 ms. `memory_over_imports_mb` is the
 server's VmRSS, some seconds after the load, over that of a process that only imports torch and faiss; good: <= 350.
-`ready_s` is the time from the start of the process to the first 200 of /readyz; good: <= 8 on a warm disk.
+`while_drawing` (with --drawing) is the p95 of one client while pictures are drawn without a pause, and without, in
+turn; good: at most 1.5 times. `ready_s` is the time from the start of the process to the first 200 of /readyz; good:
+<= 8 on a warm disk.
 
     python -m tests.benchmarks.bench_http [--data '../shared/data/fashion/*.tar'] [--count 4000] [--seconds 8]
+        [--drawing]
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ import sys
 import tempfile
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -95,6 +99,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=600)
     parser.add_argument("--seconds", type=float, default=4.0, help="per number of clients")
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 8, 64])
+    parser.add_argument("--drawing", action="store_true", help="searches while pictures are drawn, too")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         data = Path(temporary)
@@ -110,6 +115,7 @@ def main() -> None:
         try:
             numbers = itertools.count()
             rows = [load(url, clients, arguments.seconds, numbers) for clients in arguments.clients]
+            drawing = beside_drawing(url, arguments.seconds, numbers) if arguments.drawing else {}
             alone = imports_only_mb()
             peak = rss_mb(server.pid) - alone
             time.sleep(SETTLE_S)
@@ -127,7 +133,13 @@ def main() -> None:
             f" total p50 {row['total_p50_ms']:6.2f} p95 {row['total_p95_ms']:6.2f} p99 {row['total_p99_ms']:6.2f} ms;"
             f" text encoding p50 {row['encode_p50_ms']:5.2f}, the rest p50 {row['rest_p50_ms']:5.2f} ms"
         )
+    if drawing:
+        print(
+            f"one client: p95 {drawing['alone_p95_ms']:.2f} ms, while drawing {drawing['while_drawing_p95_ms']:.2f} ms"
+            f" ({drawing['ratio']:.2f} times); {drawing['drawn_per_s']:.2f} pictures/s drawn meanwhile"
+        )
     figures = {
+        "while_drawing": drawing,
         "ready_s": ready_s,
         "memory_over_imports_mb": over,
         "memory_after_load_mb": peak,
@@ -205,6 +217,37 @@ def load(url: str, clients: int, seconds: float, numbers: itertools.count[int]) 
         "total_p99_ms": round(percentile(totals, 0.99), 3),
         "encode_p50_ms": round(median(encodes), 3),
         "rest_p50_ms": round(median(rests), 3),
+    }
+
+
+def beside_drawing(url: str, seconds: float, numbers: itertools.count[int]) -> dict[str, float]:
+    """p95 of one client while pictures are drawn and while none is, five times each in turn; medians."""
+    alone, beside, drawn, spent = [], [], 0, 0.0
+    over = threading.Event()
+
+    def draw() -> int:
+        count = 0
+        with httpx.Client(base_url=url, timeout=60) as client:
+            while not over.is_set():
+                answer = client.post("/v1/images/generations", json={"prompt": "red handbag", "n": 4})
+                count += len(answer.raise_for_status().json()["data"])
+        return count
+
+    httpx.post(f"{url}/v1/images/generations", json={"prompt": "red handbag"}, timeout=60).raise_for_status()
+    with ThreadPoolExecutor(1) as pool:
+        for _ in range(5):
+            alone.append(load(url, 1, seconds, numbers)["total_p95_ms"])
+            over.clear()
+            started, drawing = time.perf_counter(), pool.submit(draw)
+            beside.append(load(url, 1, seconds, numbers)["total_p95_ms"])
+            over.set()
+            drawn += drawing.result()
+            spent += time.perf_counter() - started
+    return {
+        "alone_p95_ms": round(median(alone), 3),
+        "while_drawing_p95_ms": round(median(beside), 3),
+        "ratio": round(median(beside) / median(alone), 3),
+        "drawn_per_s": round(drawn / spent, 3),
     }
 
 

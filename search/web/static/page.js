@@ -1,4 +1,4 @@
-// What the page does beyond links and forms: pictures by drop, paste and choice, keys, details, late captions.
+// What the page does beyond links and forms: pictures by drop, paste and choice, keys, details, drawing, late captions.
 // Listeners sit on document, so a page that is swapped in needs none of its own.
 "use strict";
 
@@ -270,6 +270,77 @@ function closeDetail() {
 
 at("#detail").addEventListener("close", () => { at(".open", opened)?.focus(); });
 at("#detail").addEventListener("click", (event) => { if (event.target === event.currentTarget) closeDetail(); });
+
+// -- drawing: what is not there yet ------------------------------------------------------------------
+
+const DRAWN = 4;
+
+async function drawIt() {
+  const words = at("#q").value.trim();
+  if (!words) {
+    at("#q").focus();
+    return say("Describe what to draw first.");
+  }
+  at("#drawn")?.remove();
+  const section = document.createElement("section");
+  section.id = "drawn";
+  section.className = "drawn";
+  const heading = document.createElement("h2");
+  heading.append("Drawn: ", Object.assign(document.createElement("span"), { dir: "auto", textContent: words }), " ");
+  const tag = Object.assign(document.createElement("span"), { className: "tag", textContent: "generated" });
+  tag.title = "Drawn by a model a moment ago: no such product need exist";
+  heading.append(tag);
+  const list = Object.assign(document.createElement("ol"), { className: "hits" });
+  section.append(heading, list);
+  at("main").prepend(section);
+  const places = Array.from({ length: DRAWN }, () => list.appendChild(document.createElement("li")));
+  places.forEach((place) => place.append(Object.assign(document.createElement("span"), { className: "tile" })));
+  section.classList.add("waiting");
+  scrollTo(0, 0);
+  say("Drawing…");
+  const seed = Math.floor(Math.random() * 2 ** 40);
+  for (const [i, place] of places.entries()) {
+    const answer = await drawOne(words, seed + i);
+    if (!section.isConnected) return; // another search has taken its place
+    if (!answer.data) {
+      places.slice(i).forEach((left) => left.remove());
+      section.append(Object.assign(document.createElement("p"), { className: "hint", textContent: answer.error }));
+      break;
+    }
+    place.replaceChildren(drawnTile(answer.data[0], words));
+  }
+  section.classList.remove("waiting");
+  say(`${all("button", section).length} pictures drawn`);
+}
+
+async function drawOne(prompt, seed) {
+  try {
+    const answer = await fetch("/v1/images/generations", {
+      method: "POST", body: JSON.stringify({ prompt, seed }), headers: { "Content-Type": "application/json" },
+    });
+    const said = await answer.json();
+    if (answer.ok) return said;
+    if (said.error.code === "cannot_draw") return { error: "This cannot be drawn here: the generator has not learnt it." };
+    if (answer.status === 429) return { error: "Many drawings are under way: try again in a moment." };
+    return { error: said.error.message };
+  } catch {
+    return { error: "The server cannot be reached. Is it running, and are you online?" };
+  }
+}
+
+function drawnTile({ b64_json: png }, words) {
+  const button = Object.assign(document.createElement("button"), { type: "button", className: "open" });
+  const tile = Object.assign(document.createElement("span"), { className: "tile" });
+  tile.append(Object.assign(document.createElement("img"), { src: `data:image/png;base64,${png}`, alt: `Drawn: ${words}` }));
+  button.append(tile, Object.assign(document.createElement("span"), { className: "like", textContent: "Search with this" }));
+  button.addEventListener("click", () => {
+    const bytes = Uint8Array.from(atob(png), (letter) => letter.charCodeAt(0));
+    searchBy(new File([bytes], "drawn.png", { type: "image/png" }));
+  });
+  return button;
+}
+
+document.addEventListener("click", (event) => { if (event.target.closest("[data-draw]")) drawIt(); });
 
 // -- captions: after the hits, never before --------------------------------------------------------
 
