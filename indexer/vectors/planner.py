@@ -123,7 +123,7 @@ EXACT, DEVICE, GATHERED, CODES, BITMAP, WIDENED, LISTS, WIDENED_LISTS = (
     "lists with a bitmap",
     "lists, widened",
 )
-CODES_AGAIN, CODES_MORE = 1.25, 60
+CODES_AGAIN, CODES_MORE = 2, 60
 """Hits by codes that are compared again under a filter: so many times those without one, and so many more than them at
 least. All that pass may lie far away, where codes tell rows apart less well."""
 CACHED_BYTES, ALONE = 4_000_000, 1.5
@@ -177,7 +177,7 @@ def _coded(segment: Segment, k: int, chosen: Chosen, pace: float) -> list[Way]:
     """By the codes of the rows that pass: that takes its part of the time, wherever they lie."""
     assert segment.tuning is not None
     usual = max(k, segment.tuning.coded_effort(k))
-    fetch = max(round(CODES_AGAIN * usual), usual + CODES_MORE)
+    fetch = max(CODES_AGAIN * usual, usual + CODES_MORE)
     if fetch > chosen.count // 2:
         return []
     scanned = segment.tuning.coded_ms(k) * chosen.count / segment.count
