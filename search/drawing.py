@@ -71,7 +71,9 @@ class Drawing:
             m.DrawnImage(b64_json=base64.b64encode(png).decode(), seed=one.seed, score=one.score)
             for one, png in chosen
         ]
-        return m.DrawResponse(created=int(time.time()), data=data, model=generator.generator_id, size=size)
+        return m.DrawResponse(
+            created=int(time.time()), data=data, seed=seed, model=generator.generator_id, size=size
+        )
 
     def _chosen(
         self,

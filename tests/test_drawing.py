@@ -288,6 +288,18 @@ def test_what_a_bank_knows_does_not_leave(engine: SearchEngine, client: Client, 
         drawing.draw(request)
 
 
+def test_the_command_line_looks_into_the_banks_of_the_config_too(
+    run: Run, tmp_path: Path, drawer: Path
+) -> None:
+    settings = tmp_path / "config.toml"
+    settings.write_text(settings.read_text() + f'[draw]\ngenerator = "{drawer}"\nbanks = ["nowhere"]\n')
+
+    done = run("draw", RED, "--out", tmp_path / "out")
+
+    assert done.code == 2 and "nowhere" in done.err
+    assert not list((tmp_path / "out").iterdir())
+
+
 def test_a_bank_that_is_not_there_is_an_error_and_nothing_leaves(engine: SearchEngine, drawer: Path) -> None:
     section = DrawSection(generator=str(drawer), banks=("nowhere",))
     drawing = Drawing(section, engine.encoder, engine.load_model, engine.uploads, Moderation(engine))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from search.cli.context import command_options, load_encoder
+from search.cli.context import command_options, load_encoder, opened_engine
 
 if TYPE_CHECKING:
     from search.config import Config
@@ -57,6 +57,7 @@ def draw(
 
     from search import messages as m
     from search.drawing import Drawing
+    from search.moderation import Moderation
     from search.uploads import Uploads
     from textmm.text_to_image.choosing import CannotDraw
 
@@ -65,21 +66,25 @@ def draw(
     if images:
         fields["image"] = [base64.b64encode(path.read_bytes()).decode() for path in images]
     request = m.convert(m.DrawRequest, fields)
-    server = config.server
-    uploads = Uploads(max_bytes=server.max_image_bytes, max_pixels=server.max_image_pixels)
-    load = partial(load_encoder, config)
-    drawing = Drawing(section, load(), load, uploads, None)
     out.mkdir(parents=True, exist_ok=True)
     try:
-        response = drawing.draw(request)
+        if section.banks:  # only they need the database
+            with opened_engine(config) as engine:
+                moderation = Moderation(engine)
+                drawing = Drawing(section, engine.encoder, engine.load_model, engine.uploads, moderation)
+                response = drawing.draw(request)
+        else:
+            server, load = config.server, partial(load_encoder, config)
+            uploads = Uploads(max_bytes=server.max_image_bytes, max_pixels=server.max_image_pixels)
+            response = Drawing(section, load(), load, uploads, None).draw(request)
     except CannotDraw as error:
         click.echo(str(error), err=True)
         raise click.exceptions.Exit(1) from error
     for i, one in enumerate(response.data, start=1):
         path = out / f"{_file_name(prompt)}-{i}.png"
         path.write_bytes(base64.b64decode(one.b64_json))
-        row = {"file": str(path), "seed": one.seed, "score": one.score, "generated": True}
-        click.echo(json.dumps(row) if as_json else f"{path}\t{one.score:.3f}\tseed {one.seed}")
+        row = {"file": str(path), "seed": response.seed, "score": one.score, "generated": True}
+        click.echo(json.dumps(row) if as_json else f"{path}\t{one.score:.3f}\tseed {response.seed}")
 
 
 def _file_name(prompt: str) -> str:

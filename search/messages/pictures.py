@@ -145,7 +145,7 @@ class DrawnImage(Response, kw_only=True):
     b64_json: str
     """PNG with the mark of a generator in its XMP"""
     seed: int
-    """draws it again"""
+    """of the try that it is"""
     score: float
     """cosine with the prompt"""
     generated: bool = True
@@ -156,6 +156,8 @@ class DrawResponse(Response, kw_only=True):
     """seconds since 1970"""
     data: list[DrawnImage]
     """best first"""
+    seed: int
+    """the same words, n and seed draw them all again"""
     model: str
     """the generator and a hash of its weights"""
     size: str

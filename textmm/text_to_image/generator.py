@@ -45,7 +45,7 @@ class Generator(Protocol):
     def between(
         self, one: Image.Image, other: Image.Image, prompt: str, seeds: Sequence[int]
     ) -> list[Image.Image]:
-        """Pictures that have something of both. NotImplementedError where it cannot."""
+        """Pictures that have something of both."""
 
 
 class FlowGenerator:
