@@ -367,20 +367,29 @@ def test_a_filter_alone_shows_the_vectors_that_pass_and_words_are_refused_in_wor
     assert "text cannot be compared with: search by vector" in page.locator("[role=alert]").inner_text()
 
 
+COUNT_DRAWN = """
+window.counts = [];
+new MutationObserver(() => counts.push(document.querySelectorAll("#drawn button img").length))
+  .observe(document.body, { childList: true, subtree: true });
+"""
+
+
 @pytest.mark.parametrize("width", [360, 1280])
 def test_what_is_not_there_is_drawn_a_picture_at_a_time_and_searched_with(page: Page, width: int) -> None:
     from playwright.sync_api import expect
 
     page.set_viewport_size({"width": width, "height": 740})
     page.locator("#q").fill("a yellow square")
+    page.evaluate(COUNT_DRAWN)
     page.click("text=Draw it")
-    expect(page.locator("#drawn button img")).to_have_count(1)  # the first does not wait for the others
     expect(page.locator("#drawn button img")).to_have_count(4)
+    counts = page.evaluate("counts")
     drawn = page.locator("#drawn button img").evaluate_all("images => images.map((image) => image.src)")
     wide = overflow(page)
     page.locator("#drawn button").first.click()
     page.wait_for_selector(".asked")
 
+    assert list(dict.fromkeys(counts)) == [0, 1, 2, 3, 4]  # none waits for the others
     assert len(set(drawn)) == 4 and wide == 0
     assert keys(page)[0].startswith("yellow-")
     expect(page.locator("#drawn")).to_have_count(0)

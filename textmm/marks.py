@@ -6,6 +6,8 @@ import io
 
 from PIL import Image, PngImagePlugin
 
+from textmm.transforms import ImageTooLarge, ImageUnreadable, open_image
+
 SOURCE_TYPES = "http://cv.iptc.org/newscodes/digitalsourcetype/"
 DRAWN = SOURCE_TYPES + "trainedAlgorithmicMedia"
 """Made by a model from words (IPTC Photo Metadata, Digital Source Type)."""
@@ -33,8 +35,8 @@ def marked_png(picture: Image.Image, *, tool: str) -> bytes:
 def is_generated(data: bytes) -> bool:
     """Whether the bytes of a picture (JPEG, PNG, WebP) carry the mark; False for what cannot be read."""
     try:
-        info = Image.open(io.BytesIO(data)).info
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        info = open_image(data).info
+    except (ImageUnreadable, ImageTooLarge):
         return False
     packet = info.get("xmp") or info.get(XMP_CHUNK) or b""
     said = packet if isinstance(packet, bytes) else str(packet).encode()

@@ -33,6 +33,10 @@ BROKEN = (
 )
 """What Pillow raises over a broken file: found by changing bytes of good ones (test_transforms.py)."""
 
+# Pillow's remarks on odd metadata and on sizes, for which callers have a limit of their own. Once and for all, as
+# warnings.catch_warnings may leave another thread's filters behind.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+
 
 class ImageUnreadable(ValueError):
     """Bytes that are no picture we can read; the message says why."""
@@ -49,27 +53,37 @@ def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
     become RGB; transparency is laid on white. Raises ImageUnreadable (not a picture, truncated, no pixels) or
     ImageTooLarge.
     """
-    image = _open(data)
+    image = open_image(data)
     width, height = image.size
     if width * height > max_pixels:
         raise ImageTooLarge(
             f"a picture of {width} x {height} pixels is over the limit of {max_pixels} pixels"
         )
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's remarks on odd metadata; errors still raise
-            image.load()
-            return _to_rgb(_upright(image))
+        image.load()
+        return _to_rgb(_upright(image))
     except Image.DecompressionBombError as error:
         raise ImageTooLarge(f"a picture over every limit: {error}") from error
     except BROKEN as error:
         raise ImageUnreadable(f"not a picture we can read: {_reason(error, image.format)}") from error
 
 
+def open_image(data: bytes) -> Image.Image:
+    """What the header says, no pixel decoded yet. Raises as decode_image does."""
+    if not data:
+        raise ImageUnreadable("not a picture we can read: it is empty")
+    try:
+        return Image.open(io.BytesIO(data), formats=FORMATS)
+    except Image.DecompressionBombError as error:
+        raise ImageTooLarge(f"a picture over every limit: {error}") from error
+    except BROKEN as error:
+        raise ImageUnreadable(f"not a picture we can read: none of {', '.join(FORMATS)}") from error
+
+
 def media_type(data: bytes) -> str:
     """`image/jpeg` … of the bytes of a picture; application/octet-stream when they are none."""
     try:
-        return Image.MIME.get(_open(data).format or "", "application/octet-stream")
+        return Image.MIME.get(open_image(data).format or "", "application/octet-stream")
     except (ImageUnreadable, ImageTooLarge):
         return "application/octet-stream"
 
@@ -132,19 +146,6 @@ def thumbnail_jpeg(image: Image.Image, side: int) -> bytes:
     out = io.BytesIO()
     small.save(out, "JPEG", quality=85)
     return out.getvalue()
-
-
-def _open(data: bytes) -> Image.Image:
-    if not data:
-        raise ImageUnreadable("not a picture we can read: it is empty")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # DecompressionBombWarning: the pixel limit of the caller decides
-            return Image.open(io.BytesIO(data), formats=FORMATS)
-    except Image.DecompressionBombError as error:
-        raise ImageTooLarge(f"a picture over every limit: {error}") from error
-    except BROKEN as error:
-        raise ImageUnreadable(f"not a picture we can read: none of {', '.join(FORMATS)}") from error
 
 
 def _upright(image: Image.Image) -> Image.Image:
