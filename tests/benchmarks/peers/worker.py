@@ -106,9 +106,7 @@ def singles(system: System, data: Data, arguments: argparse.Namespace) -> dict[s
     passes = data.passes()
     for number, (name, truth) in enumerate(zip(data.filters, data.filter_truth(), strict=True)):
         prepared = system.prepare_filter(number, passes[number])
-        times, found = one_by_one(
-            partial(filtered, system, effort, prepared), queries, most_s=FILTER_SECONDS
-        )
+        times, found = one_by_one(partial(filtered, system, effort, prepared), queries, most_s=FILTER_SECONDS)
         row = {
             **name,
             "asked": len(times),
