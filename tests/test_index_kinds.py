@@ -16,7 +16,7 @@ from indexer.vectors.choice import build_segment
 from indexer.vectors.gpu import Device, DeviceRows, Devices
 from indexer.vectors.index import VectorIndex
 from indexer.vectors.options import BuildOptions
-from indexer.vectors.planner import CODES, DEVICE, Chosen, Way, ways
+from indexer.vectors.planner import CODES, DEVICE, EVEN, Chosen, Way, ways
 from indexer.vectors.segments import (
     Segment,
     add_rows,
@@ -302,6 +302,26 @@ def test_a_filter_answered_by_codes_loses_nothing(
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(search, range(8)))
     assert all(one == found[0] for one in found)
+
+
+@pytest.mark.parametrize("kind", ["graph", "lists", PLAIN])
+def test_a_few_hits_more_do_for_a_filter_that_lets_rows_through_here_and_there_but_not_by_where_they_lie(
+    segments: dict[str, Segment], rows: Rows, queries: Rows, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    segment, by_cluster = segments[kind], np.arange(N) % 40 < 20
+    here_and_there = np.random.default_rng(6).random(N) < 0.5
+    index = VectorIndex.over(DIM, [segment])
+
+    def enough(may: NDArray[np.bool_]) -> int | None:
+        return index.allow(ids_of(N)[may]).parts[0].enough(segment, K)
+
+    def a_little_first(segment: Segment, k: int, chosen: Chosen | None) -> list[Way]:
+        return sorted(ways(segment, k, chosen), key=lambda way: way.name != EVEN)
+
+    assert enough(by_cluster) is None
+    assert 2 * K < (enough(here_and_there) or 0) < 8 * K
+    monkeypatch.setattr("indexer.vectors.segment_search.ways", a_little_first)
+    assert assert_sound(index, rows, queries, K, here_and_there) >= 0.97
 
 
 def test_of_packed_codes_faiss_keeps_no_hold_and_we_do(segments: dict[str, Segment], queries: Rows) -> None:

@@ -223,7 +223,8 @@ class VectorIndex:
         scores = np.concatenate([s for s, _ in found], axis=1)
         ids = np.concatenate([i for _, i in found], axis=1)
         order = np.lexsort((ids, -scores), axis=1)[:, :k]
-        return np.take_along_axis(scores, order, 1), np.take_along_axis(ids, order, 1)
+        queries = np.arange(len(order))[:, None]
+        return scores[queries, order], ids[queries, order]
 
     def approximate_segments(self) -> set[int]:
         """Which there are, by identity: what is known of the recall of some says nothing of others."""

@@ -15,7 +15,7 @@ import numpy as np
 
 from indexer.columns import Mask, count
 from indexer.vectors.codes import PackedRows, bytes_a_row
-from indexer.vectors.segments import Positions, Segment, exact_segment
+from indexer.vectors.segments import NEIGHBOURHOOD, Positions, Segment, exact_segment
 
 SCAN, JUMP, COPY, TEST, PACK = 0.08e-6, 0.30e-6, 0.45e-6, 1.2e-6, 0.3e-6
 """Milliseconds, the first three a dimension: to compare a row after its neighbour, to compare one far from the last, to
@@ -25,6 +25,8 @@ AGAIN = 4.0
 """What a widened search of an approximate index is expected to cost in the end: where hits go against the filter, it
 begins again with more. (A graph of 20,808 real rows, half of which pass: at random twice what the first try takes, by
 cluster ten times at p95, where codes take the same as ever.)"""
+SPARE = 1.15
+"""Times the hits of which enough pass around each row that was looked at: for a query, where more may be needed."""
 KEPT_BYTES = 8_000_000
 """Up to this size the rows of a filter are kept together beside it, for the next query."""
 OFTEN = 3
@@ -43,6 +45,8 @@ class Chosen:
         """[m]"""
         self.count = count(mask)
         self._asked = 0
+        self._enough: dict[int, int | None] = {}
+        self._ways: dict[tuple[int, bool], list[Way]] = {}
 
     @cached_property
     def positions(self) -> Positions:
@@ -66,6 +70,22 @@ class Chosen:
     def keeps(self, segment: Segment) -> bool:
         """Whether its rows are so few that they are kept."""
         return self.count * 2 * segment.dim <= KEPT_BYTES
+
+    def enough(self, segment: Segment, k: int) -> int | None:
+        """Hits of which k pass wherever a query lies, if these rows lie evenly among the others; else None."""
+        if k not in self._enough:
+            passing = self.mask[segment.neighbours] & (segment.neighbours >= 0)  # [rows, neighbours]
+            reached = passing.cumsum(axis=1) >= k
+            ranks = reached.argmax(axis=1) + 1
+            self._enough[k] = int(SPARE * ranks.max()) + 1 if reached[:, -1].all() else None
+        return self._enough[k]
+
+    def ways(self, segment: Segment, k: int) -> list[Way]:
+        """To the best k of them, as `ways` has them, without devices; thought about once."""
+        case = k, segment.codes is not None and self.is_packed(segment)
+        if case not in self._ways:
+            self._ways[case] = _filtered(segment, k, self)
+        return self._ways[case]
 
     @cached_property
     def _digest(self) -> bytes:
@@ -113,7 +133,7 @@ class Way:
     """Of a widened search: hits to find among which k are expected to pass; of filtered lists: how many lists."""
 
 
-EXACT, DEVICE, GATHERED, CODES, BITMAP, WIDENED, LISTS, WIDENED_LISTS = (
+EXACT, DEVICE, GATHERED, CODES, BITMAP, WIDENED, LISTS, WIDENED_LISTS, EVEN = (
     "exact",
     "exact on a device",
     "exact over the allowed rows",
@@ -122,13 +142,17 @@ EXACT, DEVICE, GATHERED, CODES, BITMAP, WIDENED, LISTS, WIDENED_LISTS = (
     "exact, widened",
     "lists with a bitmap",
     "lists, widened",
+    "widened a little",
 )
 CODES_AGAIN, CODES_MORE = 2, 60
 """Hits by codes that are compared again under a filter: so many times those without one, and so many more than them at
-least. All that pass may lie far away, where codes tell rows apart less well."""
+least. All that pass may lie far away, where codes tell rows apart less well; not where a quarter of those expected pass
+around every row that was looked at."""
 CACHED_BYTES, ALONE = 4_000_000, 1.5
 """More codes than a core's cache holds are read from memory by each query; measured, they are shared by a batch. Half
 a million codes took one query 1.1 ms, and .75 in a batch."""
+LEAST_EVEN = 8
+"""One row in so many must pass for rows around others to be looked at: of fewer not k are among NEIGHBOURHOOD."""
 NEARLY_ALL = 0.9
 """Share of a segment's rows from which on a filter is hardly one."""
 LEAST_LISTS, LEAST_LISTS_OF_MANY = 8, 16
@@ -142,7 +166,7 @@ def ways(segment: Segment, k: int, chosen: Chosen | None) -> list[Way]:
         if segment.tuning is not None:
             found.append(Way(segment.kind, segment.tuning.ms(k), k))
     else:
-        found = list(_filtered(segment, k, chosen))
+        found = chosen.ways(segment, k).copy()
     if segment.held is not None and segment.held.works:
         found.append(Way(DEVICE, segment.held.ms if chosen is None else segment.held.filtered_ms))
     return sorted(found, key=lambda way: way.ms)
@@ -162,6 +186,10 @@ def _filtered(segment: Segment, k: int, chosen: Chosen) -> list[Way]:
         found += _coded(segment, k, chosen, pace)
     if segment.tuning is not None and segment.kind in ("codes", "graph") and fetch < rows // 2:
         found.append(Way(f"{segment.kind}, widened", AGAIN * segment.tuning.ms(fetch), fetch))
+    if segment.tuning is not None and segment.kind in ("graph", "lists") and LEAST_EVEN * allowed >= rows:
+        enough = chosen.enough(segment, k)
+        if enough is not None:
+            found.append(Way(EVEN, segment.tuning.ms(enough), enough))
     if segment.tuning is not None and segment.kind == "lists":
         reach = reach_of(segment, fetch, allowed)
         probed = filtered_lists(segment, reach, allowed)
@@ -176,8 +204,10 @@ def _filtered(segment: Segment, k: int, chosen: Chosen) -> list[Way]:
 def _coded(segment: Segment, k: int, chosen: Chosen, pace: float) -> list[Way]:
     """By the codes of the rows that pass: that takes its part of the time, wherever they lie."""
     assert segment.tuning is not None
-    usual = max(k, segment.tuning.coded_effort(k))
-    fetch = max(CODES_AGAIN * usual, usual + CODES_MORE)
+    fetch = max(k, segment.tuning.coded_effort(k))
+    expected = NEIGHBOURHOOD * chosen.count // segment.count
+    if chosen.enough(segment, max(1, expected // 4)) is None:
+        fetch = max(CODES_AGAIN * fetch, fetch + CODES_MORE)
     if fetch > chosen.count // 2:
         return []
     scanned = segment.tuning.coded_ms(k) * chosen.count / segment.count

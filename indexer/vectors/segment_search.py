@@ -13,6 +13,7 @@ from indexer.vectors.planner import (
     BITMAP,
     CODES,
     DEVICE,
+    EVEN,
     EXACT,
     GATHERED,
     LISTS,
@@ -66,9 +67,8 @@ def _go(
         ):  # what passes may all be among the last hits: they must be found as surely
             allowed = segment.count if chosen is None else chosen.count
             usual = segment.tuning.effort(reach_of(segment, fetch, allowed))
-        elif (
-            chosen is not None
-        ):  # beyond the measured ones a graph has them when it keeps some more on its way
+        elif chosen is not None and way.name != EVEN:
+            # beyond the measured ones a graph has them when it keeps some more on its way
             usual = max(segment.tuning.effort(min(fetch, segment.tuning.ks[-1])), round(1.7 * fetch))
         return segment.search_approximate(
             queries, fetch, _tried(usual * effort, segment), wider=max(1.0, effort)
@@ -148,14 +148,15 @@ def _widened(
     What passes among the nearest `fetch` rows are the nearest that pass: no row is nearer than those that were left.
     """
     fetch = way.fetch
-    for _ in range(1 if way.name == WIDENED_LISTS else TRIES):  # of lists, a bitmap is the better second try
+    for _ in range(1 if way.name in (WIDENED_LISTS, EVEN) else TRIES):  # another way is the better second try
         scores, at = near(vectors, min(fetch, segment.count))
         passes = at >= 0 if chosen is None else chosen.mask[at] & (at >= 0)
         if passes.all() and at.shape[1] == k:
             return scores, at
         if (passes.sum(axis=1) >= k).all():
             first = np.argsort(~passes, axis=1, kind="stable")[:, :k]
-            return np.take_along_axis(scores, first, 1), np.take_along_axis(at, first, 1)
+            queries = np.arange(len(first))[:, None]
+            return scores[queries, first], at[queries, first]
         if fetch >= segment.count:
             return None
         fetch = int(fetch * min(8.0, max(1.5, 1.5 * k / max(1, passes.sum(axis=1).min()))))

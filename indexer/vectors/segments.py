@@ -40,6 +40,7 @@ NEIGHBOURS, CONSTRUCTION = 20, 60
 CODES_IN_LISTS = 1.25
 """Hits in lists of codes that are compared again, times those that all codes need: both together must reach the recall.
 """
+LOOKED_AT, NEIGHBOURHOOD = 64, 99
 CHUNK = 65_536
 """Rows handed to FAISS at a time, as float32."""
 
@@ -138,6 +139,16 @@ class Segment:
             assert self.codes is not None
             base = packed(self.codes)
         return faiss.IndexRefine(base, self.exact), base
+
+    @cached_property
+    def neighbours(self) -> Positions:
+        """[LOOKED_AT, NEIGHBOURHOOD] of some rows, spread over all, those that lie nearest, as the approximate index
+        finds them: whether a filter lets through rows here and there or by where they lie."""
+        assert self.tuning is not None
+        rows = np.linspace(0, self.count - 1, LOOKED_AT).astype(np.int64)
+        count = NEIGHBOURHOOD + 1  # the first is the row itself
+        near = self.search_approximate(self.halves[rows].astype(np.float32), count, self.tuning.effort(count))
+        return near[1][:, 1:]
 
     def search_exact(
         self, vectors: Vectors, k: int, selector: faiss.IDSelector | None = None

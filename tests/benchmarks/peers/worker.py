@@ -144,7 +144,8 @@ def one_by_one(
         search(query[None])
         if time.perf_counter() - started > most_s / 4:
             break
-    times, rows = [], np.full((len(queries), K), -1, dtype=np.int64)
+    times: list[float] = []
+    rows = np.full((len(queries), K), -1, dtype=np.int64)
     for row, query in zip(rows, queries, strict=True):
         if len(times) >= LEAST_ASKED and sum(times) > most_s * 1e3:
             break
