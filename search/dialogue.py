@@ -123,6 +123,21 @@ class Dialogue:
 
     # -- the conversation ------------------------------------------------------------------------
 
+    def attribute_asked(self, say: str, names: Sequence[str]) -> str | None:
+        """The attribute that the question is about: the one whose plain question lies nearest to it, near enough and
+        nearer than any other; None: it is about something else."""
+        if not names:
+            return None
+        rows = self.encode(
+            [of_it(say.lower()), *(PLAINLY.format(name.replace("_", " ").lower()) for name in names)]
+        )
+        scores = rows[1:] @ rows[0]
+        best, *others = np.argsort(-scores)
+        is_near = scores[best] >= ASKED_NEAR and all(
+            scores[best] - scores[i] >= ASKED_APART for i in others[:1]
+        )
+        return names[int(best)] if is_near else None
+
     def _take(
         self, turn: Turn, state: _State, lexicon: Lexicon, collection: str | None, page: int
     ) -> Operation:
@@ -272,7 +287,7 @@ class Dialogue:
             has = value if isinstance(value, list) else [str(value)]
             return said("yes" if set(wanted) & set(has) else "no", say, value=", ".join(has))
         names = list(image.attributes)
-        name_asked = self._attribute_asked(say, names)
+        name_asked = self.attribute_asked(say, names)
         if name_asked is None:
             return None
         return said("value", say, attribute=name_asked, value=details_value(image.attributes[name_asked]))
@@ -297,7 +312,7 @@ class Dialogue:
             (answered,) = ask(self._engine.batching, [shown], request, at_least=at_least)
             if answered.known:
                 return said("answer", say, answer=answered.answer[:1].upper() + answered.answer[1:])
-        name = next(iter(slots.where), None) or self._attribute_asked(say, list(lexicon.values))
+        name = next(iter(slots.where), None) or self.attribute_asked(say, list(lexicon.values))
         if name is None:
             return None
         row = self._engine.batching.encode_images([shown])[0]
@@ -305,21 +320,6 @@ class Dialogue:
         if name in slots.where:
             return said("yes" if best in slots.where[name] else "no", say, value=best)
         return said("value", say, attribute=name, value=best)
-
-    def _attribute_asked(self, say: str, names: Sequence[str]) -> str | None:
-        """The attribute that the question is about: the one whose plain question lies nearest to it, near enough and
-        nearer than any other; None: it is about something else."""
-        if not names:
-            return None
-        rows = self.encode(
-            [of_it(say.lower()), *(PLAINLY.format(name.replace("_", " ").lower()) for name in names)]
-        )
-        scores = rows[1:] @ rows[0]
-        best, *others = np.argsort(-scores)
-        is_near = scores[best] >= ASKED_NEAR and all(
-            scores[best] - scores[i] >= ASKED_APART for i in others[:1]
-        )
-        return names[int(best)] if is_near else None
 
     def _caption(self, say: str, picture: str | None, place: _Place) -> str:
         shown = self._decoded(picture)

@@ -86,11 +86,8 @@ def small_generator(words: Path, **changes: Any) -> GeneratorRecipe:
                 steps=500,
                 batch_size=8,
                 learning_rate=4e-3,
-                ema=0.97,
             ),
-            GeneratorStage(
-                name="sharpen", trains="decoder", steps=20, batch_size=16, learning_rate=1e-3, ema=0.9
-            ),
+            GeneratorStage(name="sharpen", trains="decoder", steps=20, batch_size=16, learning_rate=1e-3),
             GeneratorStage(
                 name="flow",
                 trains="flow",
@@ -98,7 +95,6 @@ def small_generator(words: Path, **changes: Any) -> GeneratorRecipe:
                 batch_size=32,
                 learning_rate=3e-3,
                 matrix_learning_rate=6e-3,
-                ema=0.98,
             ),
         ),
         threads=1,

@@ -5,7 +5,7 @@ import torch
 
 from textmm.config import named_model
 from textmm.model import TextMultiModalModel
-from textmm.optimiser import clip, learning_rate, make_optimizer, trained_by
+from textmm.optimiser import clip, make_optimizer, pace, trained_by
 from textmm.recipe import Stage
 
 STAGE = Stage(name="s", steps=110, batch_size=4, learning_rate=2.0, warmup_steps=10, weight_decay=0.3)
@@ -22,7 +22,7 @@ def mini_model() -> TextMultiModalModel:
 
 
 def test_the_rate_warms_up_linearly_and_falls_along_a_cosine_to_nothing() -> None:
-    rates = [learning_rate(STAGE, step) for step in range(110)]
+    rates = [STAGE.learning_rate * pace(step, STAGE.steps, STAGE.warmup_steps) for step in range(110)]
 
     assert rates[:10] == pytest.approx([0.2 * (step + 1) for step in range(10)])
     assert rates[10] == pytest.approx(2.0)

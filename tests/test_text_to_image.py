@@ -66,7 +66,7 @@ def test_a_seed_draws_the_same_picture_alone_and_in_a_batch_and_another_seed_ano
 
     assert np.array_equal(pixels(generator.draw("a red cross", list(range(11)))), many)
     assert np.abs(many[[0, 7, 10]] - alone).mean() < 1.0  # bfloat16 sums in another order
-    assert np.abs(many[0] - many[1]).mean() > 0.5
+    assert not np.array_equal(many[0], many[1])
 
 
 def test_a_variation_keeps_more_of_its_picture_the_weaker_it_is(generator: FlowGenerator) -> None:

@@ -8,8 +8,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from textmm.recipe import Stage
-
 
 class MeanWeights:
     """The mean of the weights that learn, over the steps it was added at."""
@@ -19,11 +17,11 @@ class MeanWeights:
         self._sums = {name: torch.zeros_like(p) for name, p in learning.items()}
         self._count = 0
 
-    def follow(self, model: nn.Module, stage: Stage, step: int) -> None:
-        """After a step of the stage; after its last one the model has the mean."""
-        if step >= stage.steps * (1 - stage.average_last):
+    def follow(self, model: nn.Module, step: int, steps: int, last: float) -> None:
+        """After a step of so many, the mean being over the `last` share of them; after the last the model has it."""
+        if step >= steps * (1 - last):
             self._add(model)
-        if step + 1 == stage.steps and self._count:
+        if step + 1 == steps and self._count:
             self._give(model)
 
     @torch.no_grad()

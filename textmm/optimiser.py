@@ -39,19 +39,24 @@ def make_optimizer(model: TextMultiModalModel, stage: Stage, *, pretrained: bool
     for name, parameter in model.named_parameters():
         parameter.requires_grad = name in chosen
     learning = [p for p in model.parameters() if p.requires_grad]
+    return adamw(learning, stage.learning_rate, stage.weight_decay)
+
+
+def adamw(parameters: Sequence[nn.Parameter], rate: float, weight_decay: float) -> torch.optim.Optimizer:
+    """AdamW over these, of which gains and biases do not decay."""
     groups = [
-        {"params": [p for p in learning if p.ndim > 1], "weight_decay": stage.weight_decay},
-        {"params": [p for p in learning if p.ndim <= 1], "weight_decay": 0.0},
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=stage.learning_rate, betas=(0.9, 0.98), eps=1e-6)
+    return torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.98), eps=1e-6)
 
 
-def learning_rate(stage: Stage, step: int) -> float:
-    """Linear warm-up, then a cosine to zero."""
-    if step < stage.warmup_steps:
-        return stage.learning_rate * (step + 1) / stage.warmup_steps
-    along = (step - stage.warmup_steps) / max(1, stage.steps - stage.warmup_steps)
-    return stage.learning_rate * 0.5 * (1 + math.cos(math.pi * along))
+def pace(step: int, steps: int, warmup_steps: int) -> float:
+    """Of the learning rate at a step of so many, 0..1: linear warm-up, then a cosine to zero."""
+    if step < warmup_steps:
+        return (step + 1) / warmup_steps
+    along = (step - warmup_steps) / max(1, steps - warmup_steps)
+    return 0.5 * (1 + math.cos(math.pi * along))
 
 
 def clip(model: nn.Module, most: float) -> float:

@@ -29,7 +29,7 @@ from textmm.image import CNN, Encoded, TrunkOutput
 from textmm.losses import captioning_loss, contrastive_loss, next_words, shortened, sigmoid_loss
 from textmm.mean_weights import MeanWeights
 from textmm.model import TextMultiModalModel
-from textmm.optimiser import clip, learning_rate, make_optimizer, trained_by
+from textmm.optimiser import clip, make_optimizer, pace, trained_by
 from textmm.pairs import Ints, Pairs
 from textmm.pretrained import load_tokenizer, trunks_of
 from textmm.ranks import Ranks
@@ -150,11 +150,11 @@ def _train_stage(
     started, seen, over = time.perf_counter(), 0, False
     while not over:
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(stage, at.step)
+            group["lr"] = stage.learning_rate * pace(at.step, stage.steps, stage.warmup_steps)
         figures = run.step(stage, at, optimizer)
         at, seen = replace(at, step=at.step + 1), seen + stage.batch_size
         over = at.step == stage.steps
-        mean.follow(model, stage, at.step - 1)
+        mean.follow(model, at.step - 1, stage.steps, stage.average_last)
         looks = watch is not None and watch.is_due(stage, at)
         if watch is not None and looks:
             at = watch.look(stage, at, figures)

@@ -7,6 +7,9 @@ A turn is right when the operation is the expected one with the expected values,
 count as the same limit, and the words left for the vector are not compared. The turns before it are understood by the
 same code, so a mistake can cost the turns after it too. "others" leaves out turns that are word for word a phrasing
 once values and numbers are masked. Good: at least .8.
+
+Beside them, which attribute a question about a hit asks for (dialogue/attributes.csv; empty: none, it is about
+something else). A mistaken one is answered with a wrong fact; one that is not found, with all that is known.
 """
 
 from __future__ import annotations
@@ -38,6 +41,10 @@ from textmm.sources import read_source
 
 HERE = Path(__file__).parent
 PRODUCTS, SEED = 600, 2026
+ATTRIBUTES = (
+    *("colour", "pattern", "price", "kind", "style", "brand"),
+    *("size", "material", "gender", "season", "shape"),
+)
 
 
 def main() -> None:
@@ -62,6 +69,7 @@ def main() -> None:
         dialogue = Dialogue(engine)
         results = asked(dialogue, rows)
         known = phrased(dialogue, rows)
+        questions = attributes_asked(dialogue)
         engine.close()
         database.close()
     report(rows, results, quiet=arguments.quiet)
@@ -69,7 +77,8 @@ def main() -> None:
     figures = {**shares(rows, results), "others": len(others)}
     figures["others_right"] = round(sum(right(row, got) for row, got in others) / len(others), 3)
     print(f"{'others':>16}  {figures['others_right']:g} of {len(others)}")
-    print_json("dialogue", {"turns": arguments.turns}, figures)
+    print(f"attributes asked for: {questions}")
+    print_json("dialogue", {"turns": arguments.turns}, figures | {"attributes": questions})
 
 
 def read_turns(path: Path) -> list[dict[str, str]]:
@@ -105,6 +114,19 @@ def phrased(dialogue: Dialogue, rows: list[dict[str, str]]) -> list[bool]:
     filled = {phrasing.filled for phrasing in phrasings()}
     lexicon = dialogue.lexicon("demo")
     return [plain(slots_of(row["user"], lexicon).masked) in filled for row in rows]
+
+
+def attributes_asked(dialogue: Dialogue) -> dict[str, int]:
+    """How many questions about a hit are understood, by eleven attributes of a shop."""
+    out = dict.fromkeys(("found", "not_found", "mistaken", "foreign", "foreign_mistaken"), 0)
+    for row in read_turns(HERE / "dialogue" / "attributes.csv"):
+        got = dialogue.attribute_asked(row["question"], ATTRIBUTES)
+        if not row["attribute"]:
+            out["foreign"] += 1
+            out["foreign_mistaken"] += got is not None
+        else:
+            out["found" if got == row["attribute"] else "not_found" if got is None else "mistaken"] += 1
+    return out
 
 
 def picture(wanted: str) -> str | None:

@@ -4,13 +4,15 @@ Vectors of 256 numbers whose clusters overlap, `auto`, built on 2 threads, asked
 a fresh process grows by when it opens the segment and asks. Good: latency grows much more slowly than the rows, recall
 stays at .98 or above.
 
-    python -m tests.benchmarks.bench_growth [--rows 1000 10000 100000 1000000] [--out growth.png]
+    python -m tests.benchmarks.bench_growth [--rows 1000 10000 100000 1000000] [--out data/growth.png]
+    python -m tests.benchmarks.bench_growth --index graph --rows 20000 100000      # GRAPH_GROWTH in choice.py
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import subprocess
 import sys
 import tempfile
@@ -23,7 +25,7 @@ import psutil
 
 from indexer.vectors.choice import build_segment, recall
 from indexer.vectors.index import VectorIndex
-from indexer.vectors.options import BuildOptions
+from indexer.vectors.options import KINDS, BuildOptions
 from indexer.vectors.segments import read_segment, write_segment
 from indexer.vectors.tuning import Tuning
 from tests.benchmarks.measure import percentile, print_json
@@ -36,7 +38,8 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--rows", type=int, nargs="+", default=[1000, 10_000, 100_000, 1_000_000])
     parser.add_argument("--kind", choices=list(DEVIATIONS), default="overlapping")
-    parser.add_argument("--out", type=Path, default=Path("growth.png"))
+    parser.add_argument("--index", choices=KINDS, default="auto")
+    parser.add_argument("--out", type=Path, default=Path("data/growth.png"))
     parser.add_argument("--ask", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.ask:
@@ -46,7 +49,7 @@ def main() -> None:
     print(f"{'rows':>9} {'kind':8} {'build s':>8} {'MB':>8} {'p50 ms':>8} {'p99 ms':>8} {'recall':>7}")
     for count in arguments.rows:
         with tempfile.TemporaryDirectory() as folder:
-            row = {"rows": count, **built(arguments.kind, count, Path(folder))}
+            row = {"rows": count, **built(arguments, count, Path(folder))}
             command = [sys.executable, "-m", "tests.benchmarks.bench_growth", "--ask", folder]
             ran = subprocess.run(command, capture_output=True, text=True, check=True)
             row |= json.loads(ran.stdout.splitlines()[-1])
@@ -56,15 +59,22 @@ def main() -> None:
             f"{row['p50_ms']:8.3f} {row['p99_ms']:8.3f} {row['recall']:7.4f}",
             flush=True,
         )
+    if len(results) > 1:
+        *_, one, other = results
+        power = math.log(other["p50_ms"] / one["p50_ms"]) / math.log(other["rows"] / one["rows"])
+        print(f"from {one['rows']:,} rows to {other['rows']:,} p50 grows as rows to the power {power:.2f}")
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
     draw(results, arguments.out)
-    print_json("growth", {"kind": arguments.kind, "rows": arguments.rows}, {"results": results})
+    shown = {"kind": arguments.kind, "rows": arguments.rows, "index": arguments.index}
+    print_json("growth", shown, {"results": results})
 
 
-def built(kind: str, count: int, folder: Path) -> dict[str, Any]:
-    drawn = drawing(kind)
+def built(arguments: argparse.Namespace, count: int, folder: Path) -> dict[str, Any]:
+    drawn = drawing(arguments.kind)
     vectors, queries = drawn(count)[0], drawn(QUERIES)[0]
+    options = BuildOptions(kind=arguments.index, threads=2)
     started = time.perf_counter()
-    segment = build_segment(np.arange(1, count + 1), vectors, BuildOptions(threads=2))
+    segment = build_segment(np.arange(1, count + 1), vectors, options)
     files = write_segment(segment, folder, "segment")
     seconds = time.perf_counter() - started
     measured = {} if segment.tuning is None else segment.tuning.as_json()

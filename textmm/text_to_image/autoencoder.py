@@ -89,9 +89,11 @@ class Autoencoder(nn.Module):
         pictures: Tensor = self.decoder(latents).float()
         return pictures
 
+    def noisy(self, latents: Tensor) -> Tensor:
+        """As the decoder sees them in training."""
+        return latents + self.config.noise * torch.randn_like(latents)
+
     def forward(self, pictures: Tensor) -> Tensor:
         """The pictures as they come back; in training with noise on the latents."""
         latents = self.encode(pictures)
-        if self.training:
-            latents = latents + self.config.noise * torch.randn_like(latents)
-        return self.decode(latents)
+        return self.decode(self.noisy(latents) if self.training else latents)

@@ -79,13 +79,14 @@ class FlowGenerator:
     def draw(
         self, prompt: str, seeds: Sequence[int], *, start: Image.Image | None = None, strength: float = VARIED
     ) -> list[Image.Image]:
-        latents = None if start is None else self._encoded(start)
+        latents = None if start is None else self._worker.submit(self._encoded, start).result()
         return self._drawn(prompt, seeds, latents, strength)
 
     def between(
         self, one: Image.Image, other: Image.Image, prompt: str, seeds: Sequence[int]
     ) -> list[Image.Image]:
-        return self._drawn(prompt, seeds, (self._encoded(one) + self._encoded(other)) / 2**0.5, VARIED)
+        first, second = self._worker.map(self._encoded, (one, other))
+        return self._drawn(prompt, seeds, (first + second) / 2**0.5, VARIED)
 
     def close(self) -> None:
         self._worker.shutdown()

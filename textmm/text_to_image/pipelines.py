@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import torch
 from PIL import Image
 
-from textmm.text_to_image.generator import VARIED
+from textmm.encoder import stand_back
+from textmm.text_to_image.generator import NICE, VARIED
 
 PIPELINE = "model_index.json"
 """What a pipeline's folder holds."""
@@ -20,9 +22,10 @@ STEPS = 25
 class PipelineGenerator:
     """Any text-to-image pipeline behind `Generator`."""
 
-    def __init__(self, pipeline: Any, generator_id: str, *, steps: int = STEPS) -> None:
+    def __init__(self, pipeline: Any, generator_id: str, *, threads: int = 2, steps: int = STEPS) -> None:
         self.generator_id = generator_id
         self._pipeline, self._steps = pipeline, steps
+        self._worker = ThreadPoolExecutor(1, "drawing", initializer=stand_back, initargs=(threads, NICE))
         self._varied: Any = None
         """The same weights as a pipeline that begins with a picture."""
         pipeline.set_progress_bar_config(disable=True)
@@ -36,9 +39,9 @@ class PipelineGenerator:
             raise ModuleNotFoundError(
                 f"{name} is a diffusers pipeline: pip install 'textmm[diffusers]'", name=error.name
             ) from error
-        torch.set_num_threads(threads)
         load: Any = AutoPipelineForText2Image.from_pretrained
-        return cls(load(name, local_files_only=Path(name).is_dir()).to(device), pipeline_id(name))
+        pipeline = load(name, local_files_only=Path(name).is_dir()).to(device)
+        return cls(pipeline, pipeline_id(name), threads=threads)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -50,7 +53,8 @@ class PipelineGenerator:
     def draw(
         self, prompt: str, seeds: Sequence[int], *, start: Image.Image | None = None, strength: float = VARIED
     ) -> list[Image.Image]:
-        return [self._one(prompt, seed, start, strength) for seed in seeds]
+        drawn = [self._worker.submit(self._one, prompt, seed, start, strength) for seed in seeds]
+        return [picture.result() for picture in drawn]
 
     def between(
         self, one: Image.Image, other: Image.Image, prompt: str, seeds: Sequence[int]

@@ -38,8 +38,8 @@ class GeneratorStage:
     warmup_steps: int = 50
     weight_decay: float = 0.01
     grad_clip_norm: float = 1.0
-    ema: float = 0.998
-    """Decay a step of the averaged weights, which are the ones that are kept."""
+    average_last: float = 0.2
+    """Share of the steps over which weights are averaged; the average is what is kept."""
     perceptual_weight: float = 0.0
     """Of the difference in Lite0's maps, beside that of pixels."""
     perceptual_stages: int = 3

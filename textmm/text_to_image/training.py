@@ -21,11 +21,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim.swa_utils import AveragedModel
 
 from textmm import pretrained, training_log
 from textmm.checkpoint import load_training, save_training
 from textmm.efficientnet import EfficientNetLite
+from textmm.mean_weights import MeanWeights
+from textmm.optimiser import adamw, clip, pace
 from textmm.text_to_image import checkpoint
 from textmm.text_to_image.autoencoder import Autoencoder
 from textmm.text_to_image.catalogue import Catalogue
@@ -35,7 +36,6 @@ from textmm.text_to_image.recipe import GeneratorRecipe, GeneratorStage
 from textmm.train import LOG, Progress, TrainingFailed, TrainingStopped
 
 STATE = "training.pt"
-Weights = tuple[Tensor, ...] | list[Tensor]
 PERCEPTUAL_TRUNK = "efficientnet-lite0"
 NEWTON_SCHULZ_STEPS = 4
 """Of Muon; five are usual, four train as well and cost a fifth less."""
@@ -105,7 +105,6 @@ def _train_stage(
             pace = (step - begun) * stage.batch_size / (time.perf_counter() - started)
             yield Progress(stage.name, step, stage.steps, figures, pace)
         if over:
-            run.take_average()
             save_training(parts.out / STATE, parts.state() | {"stage": number + 1, "step": 0})
         elif stopped or step % recipe.save_every == 0:
             save_training(parts.out / STATE, parts.state() | run.state() | {"stage": number, "step": step})
@@ -114,47 +113,46 @@ def _train_stage(
 
 
 class _Run:
-    """A stage under way: what it trains, by which optimizers, and the average of the weights."""
+    """A stage under way: what it trains, by which optimizers, and the mean of the weights."""
 
     def __init__(self, task: _Task, stage: GeneratorStage, out: Path) -> None:
         self._task, self._stage, self._out = task, stage, out
         self._optimizers = task.optimizers()
-        self._average = AveragedModel(task.module, multi_avg_fn=_averaging(stage.ema), use_buffers=True)
+        self._peaks = [[group["lr"] for group in optimizer.param_groups] for optimizer in self._optimizers]
+        self._mean = MeanWeights(task.module)
 
     def step(self, number: int, rng: np.random.Generator) -> dict[str, float]:
         """Losses by name. Raises TrainingFailed before a weight is spoilt."""
+        stage, module = self._stage, self._task.module
         torch.manual_seed(int(rng.integers(2**31)))
-        for optimizer in self._optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = group["peak"] * _pace(self._stage, number)
+        now = pace(number, stage.steps, stage.warmup_steps)
+        for optimizer, peaks in zip(self._optimizers, self._peaks, strict=True):
+            for group, peak in zip(optimizer.param_groups, peaks, strict=True):
+                group["lr"] = peak * now
             optimizer.zero_grad(set_to_none=True)
         losses = self._task.losses(rng)
         torch.stack(list(losses.values())).sum().backward()  # type: ignore[no-untyped-call]
-        norm = float(nn.utils.clip_grad_norm_(self._task.module.parameters(), self._stage.grad_clip_norm))
+        norm = clip(module, stage.grad_clip_norm)
         figures = {name: float(loss.detach()) for name, loss in losses.items()}
         if not math.isfinite(sum(figures.values()) + norm):
             raise TrainingFailed(
-                f"stage {self._stage.name}, step {number}: losses {figures}, gradient {norm}; {self._out} keeps the "
+                f"stage {stage.name}, step {number}: losses {figures}, gradient {norm}; {self._out} keeps the "
                 "weights of the last save: lower learning_rate"
             )
         for optimizer in self._optimizers:
             optimizer.step()
-        self._average.update_parameters(self._task.module)
+        self._mean.follow(module, number, stage.steps, stage.average_last)
         return figures
-
-    def take_average(self) -> None:
-        """The averaged weights are those that are kept."""
-        self._task.module.load_state_dict(self._average.module.state_dict())
 
     def state(self) -> dict[str, object]:
         return {
-            "average": self._average.state_dict(),
+            "mean": self._mean.state(),
             "optimizers": [optimizer.state_dict() for optimizer in self._optimizers],
         }
 
     def load(self, state: dict[str, object]) -> int:
         """The step to go on with."""
-        self._average.load_state_dict(cast(dict[str, Any], state["average"]))
+        self._mean.load(cast(dict[str, Any], state["mean"]))
         kept = cast(list[dict[str, Any]], state["optimizers"])
         for optimizer, one in zip(self._optimizers, kept, strict=True):
             optimizer.load_state_dict(one)
@@ -195,7 +193,10 @@ class _Task:
         yield from ()
 
     def optimizers(self) -> list[torch.optim.Optimizer]:
-        return [_adamw(list(self.module.parameters()), self.stage)]
+        return [self.adamw(list(self.module.parameters()))]
+
+    def adamw(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+        return adamw(parameters, self.stage.learning_rate, self.stage.weight_decay)
 
     def losses(self, rng: np.random.Generator) -> dict[str, Tensor]:
         raise NotImplementedError
@@ -227,7 +228,7 @@ class _PictureTask(_Task):
             else:
                 with torch.no_grad():
                     latents = parts.autoencoder.encode(pictures)
-                back = parts.autoencoder.decode(latents + _noise(parts, latents))
+                back = parts.autoencoder.decode(parts.autoencoder.noisy(latents))
         out = {"pixels": F.l1_loss(back, pictures) + F.mse_loss(back, pictures)}
         if stage.perceptual_weight:
             with parts.autocast():
@@ -277,14 +278,12 @@ class _FlowTask(_Task):
         ]
         chosen = {id(p) for p in matrices}
         rest = [p for p in self.parts.flow.parameters() if id(p) not in chosen]
-        found: list[torch.optim.Optimizer] = [_adamw(rest, self.stage)]
+        found = [self.adamw(rest)]
         if matrices:
-            rate = self.stage.matrix_learning_rate
-            group = {"params": matrices, "peak": rate}
             found.append(
                 torch.optim.Muon(
-                    [group],
-                    lr=rate,
+                    matrices,
+                    lr=self.stage.matrix_learning_rate,
                     weight_decay=self.stage.weight_decay,
                     ns_steps=NEWTON_SCHULZ_STEPS,
                     adjust_lr_fn="match_rms_adamw",
@@ -358,43 +357,6 @@ def _all_words(catalogue: Catalogue, seed: int) -> Tensor:
     rng = np.random.default_rng([seed, 99])
     words, present = catalogue.words(catalogue.draw(4000, rng), rng)
     return words[present.all(1)]
-
-
-def _adamw(parameters: list[nn.Parameter], stage: GeneratorStage) -> torch.optim.Optimizer:
-    groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": stage.weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    peaks = [group | {"peak": stage.learning_rate} for group in groups]
-    return torch.optim.AdamW(peaks, lr=stage.learning_rate, betas=(0.9, 0.98))
-
-
-def _averaging(decay: float) -> Callable[[Weights, Weights, Tensor | int], None]:
-    """Averages weights with this decay a step, less at first: what a run began with must not stay in the mean (at .998
-    a third of it was there after 600 steps)."""
-
-    @torch.no_grad()
-    def follow(average: Weights, now: Weights, steps: Tensor | int) -> None:
-        kept = min(decay, (1 + float(steps)) / (10 + float(steps)))
-        if torch.is_floating_point(average[0]):
-            torch._foreach_lerp_(average, now, 1 - kept)
-        else:
-            for one, other in zip(average, now, strict=True):
-                one.copy_(other)
-
-    return follow
-
-
-def _pace(stage: GeneratorStage, step: int) -> float:
-    """Of the learning rate: linear warm-up, then a cosine to a hundredth."""
-    if step < stage.warmup_steps:
-        return (step + 1) / stage.warmup_steps
-    along = (step - stage.warmup_steps) / max(1, stage.steps - stage.warmup_steps)
-    return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * along))
-
-
-def _noise(parts: _Parts, latents: Tensor) -> Tensor:
-    return parts.recipe.autoencoder.noise * torch.randn_like(latents)
 
 
 def _size(maps: Tensor) -> Tensor:
