@@ -46,6 +46,8 @@ class GeneratorStage:
     """Maps of the trunk that are compared: the stem's and those of its first stages."""
     blank_share: float = 0.1
     """Of a flow's pictures that come without words."""
+    compiled: bool = False
+    """A flow by torch.compile: a step takes two thirds of the time; needs a C++ compiler."""
     leave_out: float = 0.25
     """How often a flow reads words by one of two text trunks alone."""
 

@@ -245,6 +245,8 @@ class _FlowTask(_Task):
         self.module = parts.flow
         parts.autoencoder.eval()
         parts.flow.requires_grad_().train()
+        if stage.compiled:
+            parts.flow.compile()  # type: ignore[no-untyped-call]
 
     def prepare(self) -> Iterator[Progress]:
         encoder = hashlib.sha256()
