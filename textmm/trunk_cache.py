@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import repeat
@@ -21,6 +22,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from textmm.array_file import new_array
 from textmm.image import CNN, TrunkOutput
 from textmm.model import TextMultiModalModel
 from textmm.pairs import Ints, Pairs
@@ -216,36 +218,33 @@ def _fill_pictures(
     source, span = pairs.sources[which], pairs.ranges[which]
     assert isinstance(model.image, CNN)
     keep_memory = source.is_read_by_decoder
-    paths = {kind: _path(folder, pairs, which, kind) for kind in _kinds(pairs, which)}
-    partial = {k: p.with_suffix(".partial") for k, p in paths.items()}
     shapes = {
         "pooled": (len(span), source.views, model.image.pooled_width),
         "memory": (len(span), MEMORY_VIEWS, CNN.GRID**2 + 1, model.image.features.head.out_channels),
     }
-    out = {
-        k: np.lib.format.open_memmap(p, "w+", dtype=np.float16, shape=shapes[k]) for k, p in partial.items()
-    }
-
-    def encode(at: range) -> None:
-        views = [v for i in at for v in _views(pairs, span[i], source.views, model)]
-        with torch.inference_mode():
-            pixels = [
-                to_tensor(c, model.config.vision_cfg).to(device_of(model)) for c in _chunks(views, CHUNK)
-            ]
-            parts = [model.image.trunk(p) for p in pixels]
-        pooled = torch.cat([p.pooled for p in parts]).view(len(at), source.views, -1)
-        out["pooled"][at.start : at.stop] = pooled.half().cpu().numpy()
-        if keep_memory:
-            memory = torch.cat([p.memory for p in parts])
-            memory = memory.view(len(at), source.views, *memory.shape[1:])[:, :MEMORY_VIEWS]
-            out["memory"][at.start : at.stop] = memory.half().cpu().numpy()
-
     rows = [range(i, min(i + CHUNK, len(span))) for i in range(0, len(span), CHUNK)]
-    for done, _ in enumerate(workers.map(encode, rows), start=1):
-        yield source.source, min(done * CHUNK, len(span)), len(span)
-    for k, array in out.items():
-        array.flush()
-        partial[k].replace(paths[k])
+    with ExitStack() as files:
+        out = {
+            kind: files.enter_context(new_array(_path(folder, pairs, which, kind), shapes[kind], np.float16))
+            for kind in _kinds(pairs, which)
+        }
+
+        def encode(at: range) -> None:
+            views = [v for i in at for v in _views(pairs, span[i], source.views, model)]
+            with torch.inference_mode():
+                pixels = [
+                    to_tensor(c, model.config.vision_cfg).to(device_of(model)) for c in _chunks(views, CHUNK)
+                ]
+                parts = [model.image.trunk(p) for p in pixels]
+            pooled = torch.cat([p.pooled for p in parts]).view(len(at), source.views, -1)
+            out["pooled"][at.start : at.stop] = pooled.half().cpu().numpy()
+            if keep_memory:
+                memory = torch.cat([p.memory for p in parts])
+                memory = memory.view(len(at), source.views, *memory.shape[1:])[:, :MEMORY_VIEWS]
+                out["memory"][at.start : at.stop] = memory.half().cpu().numpy()
+
+        for done, _ in enumerate(workers.map(encode, rows), start=1):
+            yield source.source, min(done * CHUNK, len(span)), len(span)
 
 
 def _fill_texts(

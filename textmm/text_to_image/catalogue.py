@@ -20,6 +20,7 @@ from PIL import Image
 from torch import Tensor
 
 from textmm import checkpoint, trunk_cache
+from textmm.array_file import new_array
 from textmm.model import TextMultiModalModel
 from textmm.pairs import Pairs, PairSource
 from textmm.text import PretrainedText
@@ -104,21 +105,16 @@ class Catalogue:
 
     def _fill_pixels(self) -> Iterator[tuple[str, int, int]]:
         size, count = self._recipe.autoencoder, len(self)
-        partial = self._pixels_at.with_suffix(".partial")
-        out = np.lib.format.open_memmap(
-            partial, "w+", dtype=np.uint8, shape=(count, size.height, size.width, 3)
-        )
-
-        def fill(rows: range) -> None:
-            for row in rows:
-                out[row] = fitted(self._pairs.picture(row), size.width, size.height)
-
         parts = [range(i, min(i + CHUNK, count)) for i in range(0, count, CHUNK)]
-        with ThreadPoolExecutor(2) as workers:
+        shape = (count, size.height, size.width, 3)
+        with new_array(self._pixels_at, shape, np.uint8) as out, ThreadPoolExecutor(2) as workers:
+
+            def fill(rows: range) -> None:
+                for row in rows:
+                    out[row] = fitted(self._pairs.picture(row), size.width, size.height)
+
             for part, _ in zip(parts, workers.map(fill, parts), strict=True):
                 yield "pictures", part.stop, count
-        out.flush()
-        partial.replace(self._pixels_at)
 
 
 def fitted(image: Image.Image, width: int, height: int) -> NDArray[np.uint8]:

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from textmm import pretrained, training_log
+from textmm.array_file import new_array
 from textmm.checkpoint import load_training, save_training
 from textmm.efficientnet import EfficientNetLite
 from textmm.mean_weights import MeanWeights
@@ -246,7 +247,7 @@ class _FlowTask(_Task):
         parts.autoencoder.eval()
         parts.flow.requires_grad_().train()
         if stage.compiled:
-            parts.flow.compile()  # type: ignore[no-untyped-call]
+            parts.flow.compile()
 
     def prepare(self) -> Iterator[Progress]:
         encoder = hashlib.sha256()
@@ -259,17 +260,13 @@ class _FlowTask(_Task):
 
     def _fill(self, path: Path) -> Iterator[Progress]:
         parts, config, count = self.parts, self.parts.recipe.autoencoder, len(self.parts.catalogue)
-        partial = path.with_suffix(".partial")
-        shape = (count, config.channels, *config.places)
-        out = np.lib.format.open_memmap(partial, "w+", dtype=np.float16, shape=shape)
-        for start in range(0, count, 64):
-            rows = np.arange(start, min(start + 64, count))
-            with torch.inference_mode(), parts.autocast():
-                latents = parts.autoencoder.encode(parts.catalogue.pictures(rows).to(parts.device))
-            out[rows] = latents.half().cpu().numpy()
-            yield Progress("latents", int(rows[-1]) + 1, count)
-        out.flush()
-        partial.replace(path)
+        with new_array(path, (count, config.channels, *config.places), np.float16) as out:
+            for start in range(0, count, 64):
+                rows = np.arange(start, min(start + 64, count))
+                with torch.inference_mode(), parts.autocast():
+                    latents = parts.autoencoder.encode(parts.catalogue.pictures(rows).to(parts.device))
+                out[rows] = latents.half().cpu().numpy()
+                yield Progress("latents", int(rows[-1]) + 1, count)
 
     def optimizers(self) -> list[torch.optim.Optimizer]:
         blocks = cast(nn.Module, self.parts.flow.blocks)
