@@ -165,6 +165,83 @@ def test_what_another_process_writes_is_taken_up(shop: Shop, indexes: Path) -> N
     assert writer.returncode == 0
 
 
+ONE_OF_SEVERAL = """
+import sys
+from pathlib import Path
+import numpy as np
+from indexer.database import Database
+from indexer.live import LiveIndex
+from indexer.store.collections import Collections
+from indexer.store.images import Images
+from tests.rows import new_image
+from tests.shop import ONE, SOON
+url, indexes, mine, processes, versions = sys.argv[1], Path(sys.argv[2]), *map(int, sys.argv[3:])
+database = Database(url)
+shop = Collections(database).get("shop")
+live = LiveIndex(database, indexes, SOON)
+rng, seen = np.random.default_rng(mine), [0.0] * processes
+print("ready", flush=True)
+sys.stdin.readline()
+for version in range(2, versions + 1):
+    rows = [new_image(f"{mine}/{i}", ONE[mine] * version / 64) for i in range(10)]
+    Images(database).put(shop.collection_id, shop.generation.generation_id, rows)
+    live.take_up(shop)
+    match rng.integers(3):
+        case 0:
+            live.fold(shop.collection_id)
+        case 1:
+            live.poll()
+            live.fold_due()
+    for of in range(processes):
+        (scores,), (ids,) = live.view(shop).images.vectors.search(ONE[of : of + 1], 100)
+        assert len(set(ids.tolist())) == 10 * processes, ids
+        assert len(set(scores[:10].tolist())) == 1 and (scores[10:] == 0).all(), scores
+        assert scores[0] >= seen[of] and (of != mine or scores[0] == version / 64), (of, seen, scores)
+        seen[of] = scores[0]
+"""
+
+
+@pytest.mark.slow
+def test_several_processes_write_fold_and_search_at_once_and_each_answers_from_a_committed_state(
+    shop: Shop, indexes: Path
+) -> None:
+    """Each replaces ten pictures of its own by ones whose vectors say which write it was, and looks at all."""
+    processes, versions = 3, 20
+    shop.put(*(new_image(f"{n}/{i}", ONE[n] / 64) for n in range(processes) for i in range(10)))
+    LiveIndex(shop.database, indexes, SOON).take_up(shop.collection)
+    running = [
+        subprocess.Popen(
+            [
+                sys.executable,
+                "-c",
+                ONE_OF_SEVERAL,
+                shop.database.url,
+                indexes,
+                *map(str, (n, processes, versions)),
+            ],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+        )
+        for n in range(processes)
+    ]
+    for one in running:
+        assert one.stdout is not None and one.stdout.readline() == "ready\n"
+    for one in running:
+        assert one.stdin is not None
+        one.stdin.write("go\n")
+        one.stdin.flush()
+    said = [one.communicate(timeout=120)[1] for one in running]
+
+    assert said == ["", "", ""] and [one.returncode for one in running] == [0, 0, 0]
+    view = LiveIndex(shop.database, indexes, NEVER).view(shop.collection)
+    assert view is not None
+    for n in range(processes):
+        assert view.images.vectors.search(ONE[n : n + 1], 10)[0].tolist() == [[versions / 64] * 10]
+
+
 FOLDER = """
 import sys
 from pathlib import Path
