@@ -310,6 +310,15 @@ def test_the_perceptual_loss_sees_blur_that_pixels_forgive(trunks: Path) -> None
     assert float(maps_differ(trunk, sharp, sharp, 3)) == 0
 
 
+def test_a_flow_whose_latents_would_change_after_it_is_refused(tmp_path: Path) -> None:
+    recipe = small_generator(tmp_path)
+
+    with pytest.raises(
+        ValueError, match="stage again changes the latents that the flow before it was trained on"
+    ):
+        replace(recipe, stages=(*recipe.stages, replace(recipe.stages[0], name="again")))
+
+
 def test_the_recipe_that_comes_with_the_project_is_read_and_fits_the_file_size_allowed() -> None:
     recipe = GeneratorRecipe.read(Path(checkpoint.__file__).parents[1] / "recipes" / "mini-draw.toml")
 
@@ -322,5 +331,5 @@ def test_the_recipe_that_comes_with_the_project_is_read_and_fits_the_file_size_a
     numbers = sum(
         p.numel() for module in (Autoencoder(recipe.autoencoder), Flow(flow)) for p in module.parameters()
     )
-    assert recipe.stages[0].trains == "autoencoder" and recipe.stages[-1].trains == "flow"
+    assert {stage.trains for stage in recipe.stages} == {"autoencoder", "decoder", "flow"}
     assert 2 * numbers <= 60_000_000

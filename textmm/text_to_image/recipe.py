@@ -80,6 +80,15 @@ class GeneratorRecipe:
     save_every: int = 200
     threads: int = 2
 
+    def __post_init__(self) -> None:
+        flows = [i for i, stage in enumerate(self.stages) if stage.trains == "flow"]
+        for stage in self.stages[flows[-1] + 1 :] if flows else ():
+            if stage.trains == "autoencoder":
+                raise ValueError(
+                    f"stage {stage.name} changes the latents that the flow before it was trained on: put a flow "
+                    "after it, or let it train the decoder alone"
+                )
+
     @classmethod
     def read(cls, path: Path) -> GeneratorRecipe:
         """A recipe in TOML. ValueError names an unknown key."""
