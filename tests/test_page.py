@@ -382,7 +382,7 @@ def test_what_is_not_there_is_drawn_a_picture_at_a_time_and_searched_with(page: 
     page.locator("#q").fill("a yellow square")
     page.evaluate(COUNT_DRAWN)
     page.click("text=Draw it")
-    expect(page.locator("#drawn button img")).to_have_count(4)
+    expect(page.locator("#drawn button img")).to_have_count(4, timeout=60_000)
     counts = page.evaluate("counts")
     drawn = page.locator("#drawn button img").evaluate_all("images => images.map((image) => image.src)")
     wide = overflow(page)
