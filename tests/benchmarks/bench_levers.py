@@ -2,7 +2,7 @@
 
 Recall@10, mean of both directions, of val photos and their sentences, of val products and their titles, and of 1,000
 photos of training and theirs, which tells how much is learning by heart. Recipe and cache are those of a run of mini's
-(`--run`); a row takes some two minutes on two cores.
+(`--run`; `--sources` written as that run had it); a row takes some two minutes on two cores.
 
     python -m tests.benchmarks.bench_levers --run data/train/mini --sources ../shared/data
 """
