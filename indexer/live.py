@@ -290,8 +290,10 @@ class LiveIndex:
         }
 
     def _held(self, segment: Segment) -> Segment:
-        """On devices too, where there are some."""
-        return segment if self._devices is None else self._devices.hold(segment)
+        """On devices too, where there are some, and with what its first filter would wait for."""
+        held = segment if self._devices is None else self._devices.hold(segment)
+        held.prepare()
+        return held
 
     def _with_changes(self, view: View) -> View:
         changes = self._embeddings.changes(

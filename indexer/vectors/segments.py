@@ -140,6 +140,12 @@ class Segment:
             base = packed(self.codes)
         return faiss.IndexRefine(base, self.exact), base
 
+    def prepare(self) -> None:
+        """Make `neighbours` now: of a million rows 20 to 45 ms, which no query should wait for."""
+        if self.tuning is not None:
+            with faiss_threads(1):
+                self.neighbours  # noqa: B018
+
     @cached_property
     def neighbours(self) -> Positions:
         """[LOOKED_AT, NEIGHBOURHOOD] of some rows, spread over all, those that lie nearest, as the approximate index

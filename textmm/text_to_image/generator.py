@@ -88,9 +88,6 @@ class FlowGenerator:
         first, second = self._worker.map(self._encoded, (one, other))
         return self._drawn(prompt, seeds, (first + second) / 2**0.5, VARIED)
 
-    def close(self) -> None:
-        self._worker.shutdown()
-
     def _drawn(
         self, prompt: str, seeds: Sequence[int], latents: Tensor | None, strength: float
     ) -> list[Image.Image]:

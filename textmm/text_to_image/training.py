@@ -103,8 +103,8 @@ def _train_stage(
         over, stopped = step == stage.steps, step < stage.steps and stop()
         if over or stopped or step % recipe.log_every == 0:
             training_log.log(parts.out / LOG, stage.name, step, figures)
-            pace = (step - begun) * stage.batch_size / (time.perf_counter() - started)
-            yield Progress(stage.name, step, stage.steps, figures, pace)
+            rate = (step - begun) * stage.batch_size / (time.perf_counter() - started)
+            yield Progress(stage.name, step, stage.steps, figures, rate)
         if over:
             save_training(parts.out / STATE, parts.state() | {"stage": number + 1, "step": 0})
         elif stopped or step % recipe.save_every == 0:
