@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -44,6 +46,53 @@ def test_same_conv_pads_height_and_width_each_by_its_own_size() -> None:
     tall[:, :, :8, 1:8] = x
 
     torch.testing.assert_close(conv(x), nn.functional.conv2d(tall, conv.weight, conv.bias, stride=2))
+
+
+@pytest.mark.parametrize(("kernel", "stride"), STRIDES)
+@pytest.mark.parametrize("sides", [(7, 7), (14, 14), (13, 8), (8, 5)])
+def test_what_a_depthwise_convolution_learns_is_what_torch_learns(
+    kernel: int, stride: int, sides: tuple[int, int]
+) -> None:
+    conv = SameConv(6, 6, kernel, stride=stride, groups=6)
+    x = torch.randn(2, 6, *sides, requires_grad=True)
+    plain = copy.deepcopy(conv)
+    y = x.detach().clone().requires_grad_()
+
+    out = conv(x)
+    pull = torch.randn_like(out)
+    out.backward(pull)
+    missing = [max((-(-n // stride) - 1) * stride + kernel - n, 0) for n in sides]
+    (below, right), half = missing, kernel // 2
+    padding = (
+        (half, half, half, half)
+        if stride == 1
+        else (right // 2, right - right // 2, below // 2, below - below // 2)
+    )
+    wide = nn.functional.pad(y, padding)
+    expected = nn.functional.conv2d(wide, plain.weight, plain.bias, stride=stride, groups=6)
+    expected.backward(pull)
+
+    torch.testing.assert_close(out, expected)
+    torch.testing.assert_close(x.grad, y.grad)
+    torch.testing.assert_close(conv.weight.grad, plain.weight.grad, atol=1e-4, rtol=1e-4)
+    assert conv.bias is not None
+    assert plain.bias is not None
+    torch.testing.assert_close(conv.bias.grad, plain.bias.grad, atol=1e-4, rtol=1e-4)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("stages", [0, 3, 7])
+def test_first_and_later_stages_make_the_whole(stages: int) -> None:
+    net = EfficientNetLite()
+    images = torch.randn(1, 3, 64, 64)
+
+    first = net.first(images, stages)
+    later, top = net.later(first[-1], stages)
+
+    maps, whole_top = net(images)
+    assert len(first) == stages + 1
+    assert all(torch.equal(a, b) for a, b in zip([*first, *later], maps, strict=True))
+    assert torch.equal(top, whole_top)
 
 
 def published_weights(

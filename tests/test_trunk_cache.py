@@ -3,6 +3,7 @@ import json
 import subprocess
 import sys
 import tarfile
+from contextlib import suppress
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -24,9 +25,17 @@ from textmm.phrases import CaptionPhrase, Phrases
 from textmm.pretrained import load_tokenizer
 from textmm.recipe import Stage, TrainConfig
 from textmm.tokenizers import Tokenizer
-from textmm.train import train
+from textmm.train import Progress, TrainingStopped, train
 from textmm.transforms import to_tensor
-from textmm.trunk_cache import DECODED_BYTES, CachedInputs, LiveInputs, fill_pictures, fill_texts, sample
+from textmm.trunk_cache import (
+    DECODED_BYTES,
+    CachedInputs,
+    FrontInputs,
+    LiveInputs,
+    fill_pictures,
+    fill_texts,
+    sample,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -146,6 +155,31 @@ def test_what_is_filled_is_not_filled_again(
     assert not list(folder.glob("*.partial*"))
 
 
+@pytest.fixture(scope="module")
+def fronts(
+    tmp_path_factory: pytest.TempPathFactory, folder: Path, model: TextMultiModalModel, pairs: Pairs
+) -> FrontInputs:
+    folder = tmp_path_factory.mktemp("fronts")
+    for _ in fill_pictures(folder, model, pairs, stages=5):
+        pass
+    return FrontInputs(folder, pairs, model, 5)
+
+
+@torch.inference_mode()
+def test_the_rest_of_a_trunk_over_its_kept_first_stages_gives_what_the_whole_gives(
+    pairs: Pairs, cached: CachedInputs, fronts: FrontInputs
+) -> None:
+    ids = np.arange(24)
+
+    kept = fronts.pictures(ids, None, memory=True)
+    whole = cached.pictures(ids, None, memory=True)
+    views = [fronts.pictures(ids[:1], [np.random.default_rng(i)], memory=False).pooled[0] for i in range(20)]
+
+    assert is_near(kept.pooled.numpy(), whole.pooled.numpy())
+    assert is_near(kept.memory.numpy(), whole.memory.numpy())
+    assert len({tuple(view.tolist()) for view in views}) == DRAWN.views
+
+
 def test_more_views_or_another_seed_have_files_of_their_own(folder: Path, cached: CachedInputs) -> None:
     other = replace(DRAWN, views=2)
     fewer = Pairs((other,), (ENGLISH, CHINESE), data=folder, drawings=folder, seed=1)
@@ -237,6 +271,48 @@ def test_an_unlocked_image_stage_learns_with_finite_gradients(tmp_path: Path, tr
     assert learnt == sorted(k for k in published if k.startswith("image.features."))
     assert all(bool(torch.isfinite(stored[k]).all()) for k in learnt)
     assert any(not torch.equal(stored[k], published[k]) for k in learnt)
+
+
+LATE = ("image.features.stages.6", "image.features.head", "image.projection")
+
+
+def test_late_image_stages_learn_over_kept_first_ones(tmp_path: Path, trunks: Path) -> None:
+    first, second = RECIPE.stages
+    late = replace(first, name="late", trains=LATE, steps=4, batch_size=8, learning_rate=1e-3)
+    run = replace(RECIPE, stages=(replace(first, steps=1), late, replace(second, steps=2)))
+
+    def losses(out: Path, stop_after: int) -> list[float]:
+        seen: list[Progress] = []
+        with suppress(TrainingStopped):
+            for progress in train(
+                run, data=tmp_path, trunks=trunks, out=out, stop=lambda: len(steps(seen)) + 1 == stop_after
+            ):
+                seen.append(progress)
+        return [sum(p.losses.values()) for p in steps(seen)]
+
+    def steps(seen: list[Progress]) -> list[Progress]:
+        return [p for p in seen if p.losses]
+
+    whole = losses(tmp_path / "whole", stop_after=-1)
+    in_parts = losses(tmp_path / "parts", stop_after=3) + losses(tmp_path / "parts", stop_after=-1)
+
+    published = checkpoint.build(MINI, trunks).state_dict()
+    stored = load_file(tmp_path / "whole" / "model.safetensors")
+    learnt = {k for k in published if k.startswith(LATE[:2])}
+    assert len(whole) == 7
+    assert in_parts == whole
+    assert {k for k in stored if k.startswith(checkpoint.LOCKED)} == learnt
+    assert all(not torch.equal(stored[k], published[k]) for k in learnt)
+    # Who tunes the heads over what came of it finds the trunk as it is now, and runs it once.
+    tune = replace(RECIPE, model="", start=str(tmp_path / "whole"), stages=(replace(first, steps=1),))
+    for _ in train(tune, data=tmp_path, trunks=trunks, out=tmp_path / "tuned"):
+        pass
+    (cache,) = {p.parent for p in (tmp_path / "tuned" / "cache").glob("*/*.pooled.npy")}
+    (before,) = {p.parent for p in (tmp_path / "whole" / "cache").glob("*/*.pooled.npy")}
+    tuned = load_file(tmp_path / "tuned" / "model.safetensors")
+    assert cache.name != before.name
+    assert not list(cache.glob("*.maps-*"))
+    assert all(torch.equal(tuned[k], stored[k]) for k in learnt)
 
 
 PEAK = """

@@ -8,6 +8,7 @@ Each encoder has two halves: `trunk`, which may be locked and whose output may b
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -27,6 +28,15 @@ class TrunkOutput(NamedTuple):
     """[B, N, D]: a token each; for text, with `present`."""
     present: Tensor
     """[B, parts] bool: which parts of `pooled` say anything."""
+
+
+class Front(NamedTuple):
+    """What the first stages of a CNN make of pictures."""
+
+    maps: Tensor
+    """[B, C, h, w]: the end of the last of them."""
+    pooled: Tensor
+    """[B, F] float32: their part of the pooled features, then colour."""
 
 
 class Encoded(NamedTuple):
@@ -148,18 +158,27 @@ class CNN(ImageEncoder):
             self.summary_projection = nn.ModuleList(nn.Linear(width, config.token_width) for width in widths)
 
     def trunk(self, images: Tensor) -> TrunkOutput:
+        return self.rest(self.front(images, 0), 0)
+
+    def front(self, images: Tensor, stages: int) -> Front:
+        """The trunk as far as the end of its first `stages` stages."""
         weight = self.features.stem.weight
         x = images.to(weight.dtype).contiguous(memory_format=torch.channels_last)
-        stages, top = self.features(x)  # top [B, 1280, 7, 7]
+        maps = self.features.first(x, stages)
+        parts = _all_moments(maps, 0)
+        parts.append(colour_features(images.float() * self.pixel_std + self.pixel_mean))
+        return Front(maps[-1], torch.cat(parts, dim=1))
+
+    def rest(self, front: Front, stages: int) -> TrunkOutput:
+        """What the trunk makes of what its first `stages` stages made."""
+        maps, top = self.features.later(front.maps, stages)  # top [B, 1280, 7, 7]
         grid = F.adaptive_avg_pool2d(top, self.GRID).flatten(2).transpose(1, 2).float()  # [B, 16, 1280]
         mean = top.float().mean((2, 3))
-        parts = [mean]
-        for i, stage in enumerate(stages):
-            parts += _moments(stage, deviation=i >= 2)
-        parts.append(colour_features(images.float() * self.pixel_std + self.pixel_mean))
+        early, colour = front.pooled[:, :-COLOUR_WIDTH], front.pooled[:, -COLOUR_WIDTH:]
+        pooled = torch.cat([mean, early, *_all_moments(maps, stages + 1), colour], dim=1)
         memory = torch.cat([mean[:, None], grid], dim=1)
-        present = torch.ones(len(images), 1, dtype=torch.bool, device=images.device)
-        return TrunkOutput(torch.cat(parts, dim=1), memory, present)
+        present = torch.ones(len(top), 1, dtype=torch.bool, device=top.device)
+        return TrunkOutput(pooled, memory, present)
 
     def project(self, out: TrunkOutput) -> Tensor:
         features: Tensor = self.projection(self.projection.standardise(out.pooled))
@@ -176,6 +195,11 @@ class CNN(ImageEncoder):
         )  # the space is not bent for the decoder's sake
         summaries = zip(self.summary_projection, (pooled, place), strict=True)
         return torch.cat([first, tokens[:, 1:], *(layer(x)[:, None] for layer, x in summaries)], dim=1)
+
+
+def _all_moments(maps: Sequence[Tensor], first: int) -> list[Tensor]:
+    """Of the ends of stages, the stem's being number 0 and those given beginning with number `first`."""
+    return [part for i, end in enumerate(maps, first) for part in _moments(end, deviation=i >= 2)]
 
 
 def _moments(maps: Tensor, *, deviation: bool) -> list[Tensor]:

@@ -38,7 +38,7 @@ from textmm.reinforce import CiderReward, reinforced_loss, sample_words
 from textmm.resume import Position
 from textmm.text import PretrainedText
 from textmm.tokenizers import BytePair, Tokenizer
-from textmm.trunk_cache import CachedInputs, LiveInputs, MixedInputs, Rngs, TrunkInputs
+from textmm.trunk_cache import CachedInputs, FrontInputs, LiveInputs, MixedInputs, Rngs, TrunkInputs
 
 LENGTH_GROUPS = 4
 """Parts of a captioning batch, by length: each is padded to its own longest caption. Halves the time of a step."""
@@ -183,6 +183,9 @@ class _Begun:
     """The decoder's words."""
     tokenizer: Tokenizer
     started_unlocked: frozenset[str]
+    """Keys of pretrained trunks that were not as published when the run began."""
+    trunks: str
+    """A hash over those, as they were."""
     fresh_heads: bool
     """Whether heads over pretrained trunks still have to learn what features look like."""
 
@@ -192,17 +195,33 @@ class _Begun:
 
     def unlocked(self, config: TrainConfig, number: int) -> frozenset[str]:
         """Keys of pretrained trunks that are not as published once stage `number` has begun."""
+        return self.started_unlocked | self._learnt(config, number)
+
+    def is_live(self, config: TrainConfig, number: int, trunk: str) -> bool:
+        """Whether stage `number` runs the trunk IMAGE or TEXT in its steps: it is no longer as the run found it."""
+        part, kind = (self.model.image, CNN) if trunk == IMAGE else (self.model.text, PretrainedText)
+        return not isinstance(part, kind) or any(k.startswith(trunk) for k in self._learnt(config, number))
+
+    def locked_stages(self, config: TrainConfig) -> int | None:
+        """So many of the image trunk's first stages stay locked to the end of the run, and later ones do not; None when
+        none does or all do.
+        """
+        if not isinstance(self.model.image, CNN):
+            return None
+        stages = range(len(self.model.image.features.stages))
+        learnt = [k for k in self._learnt(config, len(config.stages)) if k.startswith(IMAGE)]
+        starts = (*(f"{IMAGE}stages.{i}." for i in stages), f"{IMAGE}head.")
+        first = next((i for i, start in enumerate(starts) if any(k.startswith(start) for k in learnt)), 0)
+        return None if any(k.startswith(f"{IMAGE}stem.") for k in learnt) else first or None
+
+    def _learnt(self, config: TrainConfig, number: int) -> frozenset[str]:
+        """Keys of pretrained trunks that stages up to `number` train."""
         if not self.pretrained:
             return frozenset()
         trained = [
             trained_by(self.model, stage.trains, pretrained=True) for stage in config.stages[: number + 1]
         ]
-        return self.started_unlocked | {k for keys in trained for k in keys if k.startswith(LOCKED)}
-
-    def is_live(self, config: TrainConfig, number: int, trunk: str) -> bool:
-        """Whether stage `number` runs the trunk IMAGE or TEXT in its steps."""
-        part, kind = (self.model.image, CNN) if trunk == IMAGE else (self.model.text, PretrainedText)
-        return not isinstance(part, kind) or any(k.startswith(trunk) for k in self.unlocked(config, number))
+        return frozenset(k for keys in trained for k in keys if k.startswith(LOCKED))
 
 
 @dataclass(frozen=True)
@@ -476,7 +495,8 @@ def _begin(config: TrainConfig, pairs: Pairs, trunks: Path, out: Path) -> _Begun
         if _sigmoid(config) and model.logit_bias is None:
             model = _with_bias(model)
         words = words or _vocabulary(model.config, pairs, out)
-        return _Begun(model, name, words, loaded.tokenizer, loaded.unlocked, fresh_heads=False)
+        trunks_now = _digest(model, loaded.unlocked)
+        return _Begun(model, name, words, loaded.tokenizer, loaded.unlocked, trunks_now, fresh_heads=False)
     architecture = named_model(config.model)
     if _sigmoid(config) and architecture.init_logit_bias is None:
         architecture = replace(architecture, init_logit_bias=SIGMOID_BIAS)
@@ -484,10 +504,19 @@ def _begin(config: TrainConfig, pairs: Pairs, trunks: Path, out: Path) -> _Begun
     words = _vocabulary(architecture, pairs, out)
     if trunks_of(architecture):
         tokenizer: Tokenizer = load_tokenizer(architecture.text_cfg, trunks)
-        return _Begun(model, config.model, words, tokenizer, frozenset(), fresh_heads=not resume.saved(out))
+        fresh = not resume.saved(out)
+        return _Begun(model, config.model, words, tokenizer, frozenset(), "", fresh_heads=fresh)
     assert words is not None
     tokenizer = BytePair(words.vocabulary, context_length=architecture.text_cfg.context_length)
-    return _Begun(model, config.model, words, tokenizer, frozenset(), fresh_heads=False)
+    return _Begun(model, config.model, words, tokenizer, frozenset(), "", fresh_heads=False)
+
+
+def _digest(model: TextMultiModalModel, unlocked: frozenset[str]) -> str:
+    """A hash over those weights of a model; empty when there are none."""
+    state, digest = model.state_dict(), hashlib.sha256()
+    for key in sorted(unlocked):
+        digest.update(key.encode() + state[key].cpu().numpy().tobytes())
+    return digest.hexdigest() if unlocked else ""
 
 
 def _sigmoid(config: TrainConfig) -> bool:
@@ -535,19 +564,22 @@ def _read_watched(config: TrainConfig, data: Path, out: Path) -> dict[int, Pairs
 def _cache(begun: _Begun, out: Path) -> Path:
     """The folder of cached features, named by the towers that made them."""
     architecture = begun.model.config
-    said = f"{architecture.vision_cfg} {architecture.text_cfg}"
+    said = f"{architecture.vision_cfg} {architecture.text_cfg}{begun.trunks}"
     return out / "cache" / hashlib.sha256(said.encode()).hexdigest()[:12]
 
 
 def _fill_caches(config: TrainConfig, begun: _Begun, sets: list[Pairs], out: Path) -> Iterator[Progress]:
-    """Features of the trunks that some stage finds as published; those of the others are made in its steps."""
+    """Features of the trunks that some stage finds as the run found them, and of the first stages of one whose later
+    stages learn; the others run in the steps.
+    """
     numbers = range(len(config.stages))
-    model = begun.model.eval()
-    if isinstance(model.image, CNN) and not all(begun.is_live(config, n, IMAGE) for n in numbers):
+    model, stages = begun.model.eval(), begun.locked_stages(config)
+    some = stages is not None or not all(begun.is_live(config, n, IMAGE) for n in numbers)
+    if isinstance(model.image, CNN) and some:
         whole = model.image.features  # the weights may yet learn: a copy of them is made small and quick
         model.image.features = copy.deepcopy(whole).to(torch.bfloat16).to(memory_format=torch.channels_last)
         for pairs in sets:
-            for what, done, of in trunk_cache.fill_pictures(_cache(begun, out), model, pairs):
+            for what, done, of in trunk_cache.fill_pictures(_cache(begun, out), model, pairs, stages=stages):
                 yield Progress(what, done, of)
         model.image.features = whole
     if not all(begun.is_live(config, n, TEXT) for n in numbers):
@@ -561,7 +593,10 @@ def _inputs(
 ) -> TrunkInputs:
     """Where a stage gets trunk outputs from: kept on disk while the trunk is as published, else made."""
     live, cached = LiveInputs(begun.model, pairs, begun.tokenizer), CachedInputs(_cache(begun, out), pairs)
-    images = live if begun.is_live(config, number, IMAGE) else cached
+    stages = begun.locked_stages(config)
+    images: TrunkInputs = cached
+    if begun.is_live(config, number, IMAGE):
+        images = live if stages is None else FrontInputs(_cache(begun, out), pairs, begun.model, stages)
     words = live if begun.is_live(config, number, TEXT) else cached
     return MixedInputs(images, words, ranks.device)
 
@@ -569,7 +604,9 @@ def _inputs(
 def _fit_heads(begun: _Begun, pairs: Pairs, config: TrainConfig, out: Path) -> None:
     """Mean and deviation of the features that the heads standardise."""
     inputs = _inputs(config, 0, begun, pairs, out, Ranks(device=trunk_cache.device_of(begun.model)))
-    count = 2_000 if isinstance(inputs, MixedInputs) and isinstance(inputs.images, LiveInputs) else 20_000
+    count = (
+        2_000 if isinstance(inputs, MixedInputs) and not isinstance(inputs.images, CachedInputs) else 20_000
+    )
     images, texts = trunk_cache.sample(inputs, pairs, np.random.default_rng([config.seed, 6]), count)
     if isinstance(begun.model.image, CNN):
         begun.model.image.projection.fit(images)

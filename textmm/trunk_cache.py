@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from textmm.array_file import new_array
-from textmm.image import CNN, TrunkOutput
+from textmm.image import CNN, Front, TrunkOutput
 from textmm.model import TextMultiModalModel
 from textmm.pairs import Ints, Pairs
 from textmm.tokenizers import Tokenizer
@@ -92,22 +92,59 @@ class LiveInputs:
         return image
 
 
+class _Files:
+    """What `fill` wrote of pairs, float16, mapped, not read."""
+
+    def __init__(self, folder: Path, pairs: Pairs) -> None:
+        self._folder, self._pairs = folder, pairs
+        self._starts = np.array([span.start for span in pairs.ranges])
+        self._arrays: dict[tuple[int, str], NDArray[np.float16]] = {}
+
+    def open(self, source: int, kind: str) -> NDArray[np.float16]:
+        if (source, kind) not in self._arrays:
+            path = _path(self._folder, self._pairs, source, kind)
+            self._arrays[source, kind] = np.load(path, mmap_mode="r")
+        return self._arrays[source, kind]
+
+    def places(self, ids: Ints) -> Iterator[tuple[int, int]]:
+        """Of pictures: which source, which of its rows."""
+        source = np.searchsorted(self._starts, ids, side="right") - 1
+        return zip(source.tolist(), (ids - self._starts[source]).tolist(), strict=True)
+
+
+class FrontInputs:
+    """The first `stages` stages of the image trunk are locked, their ends kept for every view of every picture; the
+    rest runs in the step, so that it learns too. Texts are none of its business.
+    """
+
+    def __init__(self, folder: Path, pairs: Pairs, model: TextMultiModalModel, stages: int) -> None:
+        self._files, self._stages = _Files(folder, pairs), stages
+        assert isinstance(model.image, CNN)
+        self._image = model.image
+
+    def pictures(self, ids: Ints, rngs: Rngs, *, memory: bool) -> TrunkOutput:
+        maps, pooled = [], []
+        for (source, row), rng in zip(self._files.places(ids), rngs or repeat(None, len(ids)), strict=True):
+            kept = self._files.open(source, _front("maps", self._stages))[row]
+            view = 0 if rng is None else int(rng.integers(len(kept)))
+            maps.append(kept[view])
+            pooled.append(self._files.open(source, _front("pooled", self._stages))[row, view])
+        device = self._image.pixel_mean.device
+        ends = torch.from_numpy(np.stack(maps)).to(device).float().permute(0, 3, 1, 2)  # channels last
+        return self._image.rest(
+            Front(ends, torch.from_numpy(np.stack(pooled)).to(device).float()), self._stages
+        )
+
+    def texts(self, ids: Ints) -> TrunkOutput:
+        raise NotImplementedError("texts come from another")
+
+
 class CachedInputs:
     """Locked trunks: their outputs for every text and every view of every picture, as float16 files."""
 
     def __init__(self, folder: Path, pairs: Pairs) -> None:
-        """Over what `fill` wrote, which is mapped, not read."""
-        self._folder, self._pairs = folder, pairs
-        self._starts = np.array([span.start for span in pairs.ranges])
-
-    @cached_property
-    def _pooled(self) -> list[NDArray[np.float16]]:
-        return [self._open(i, "pooled") for i in range(len(self._pairs.ranges))]
-
-    @cached_property
-    def _memory(self) -> list[NDArray[np.float16] | None]:
-        sources = enumerate(self._pairs.sources)
-        return [self._open(i, "memory") if source.is_read_by_decoder else None for i, source in sources]
+        """Over what `fill` wrote."""
+        self._folder, self._pairs, self._files = folder, pairs, _Files(folder, pairs)
 
     @cached_property
     def _texts(self) -> NDArray[np.float16]:
@@ -119,26 +156,14 @@ class CachedInputs:
         present: NDArray[np.bool_] = np.load(_text_path(self._folder, self._pairs, "present"))
         return present
 
-    def _open(self, which: int, kind: str) -> NDArray[np.float16]:
-        array: NDArray[np.float16] = np.load(_path(self._folder, self._pairs, which, kind), mmap_mode="r")
-        return array
-
     def pictures(self, ids: Ints, rngs: Rngs, *, memory: bool) -> TrunkOutput:
-        source = np.searchsorted(self._starts, ids, side="right") - 1
-        at = zip(
-            source.tolist(),
-            (ids - self._starts[source]).tolist(),
-            rngs or repeat(None, len(ids)),
-            strict=True,
-        )
         pooled, tokens = [], []
-        for s, i, rng in at:
-            views = self._pooled[s][i]
+        for (source, row), rng in zip(self._files.places(ids), rngs or repeat(None, len(ids)), strict=True):
+            views = self._files.open(source, "pooled")[row]
             view = 0 if rng is None else int(rng.integers(MEMORY_VIEWS if memory else len(views)))
             pooled.append(views[view])
-            kept = self._memory[s]
-            if memory and kept is not None:
-                tokens.append(kept[i, view])
+            if memory and self._pairs.sources[source].is_read_by_decoder:
+                tokens.append(self._files.open(source, "memory")[row, view])
         x = torch.from_numpy(np.stack(pooled)).float()
         mem = torch.from_numpy(np.stack(tokens)).float() if tokens else x.new_zeros(len(x), 1, 1)
         return TrunkOutput(x, mem, torch.ones(len(x), 1, dtype=torch.bool))
@@ -181,13 +206,18 @@ def sample(
     return pooled.float(), (said[read] if bool(read.any()) else said).float()
 
 
-def fill_pictures(folder: Path, model: TextMultiModalModel, pairs: Pairs) -> Iterator[tuple[str, int, int]]:
-    """Run a locked image trunk over all pictures; yields (what, done, of). A source done before is skipped."""
+def fill_pictures(
+    folder: Path, model: TextMultiModalModel, pairs: Pairs, *, stages: int | None = None
+) -> Iterator[tuple[str, int, int]]:
+    """Run a locked image trunk over all pictures, with `stages` keeping the ends of so many of its first ones too;
+    yields (what, done, of). A source done before is skipped.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     with _workers() as workers:
         for i in range(len(pairs.ranges)):
-            if not all(_path(folder, pairs, i, kind).exists() for kind in _kinds(pairs, i)):
-                yield from _fill_pictures(folder, model, pairs, i, workers)
+            kinds = _kinds(pairs, i) if stages is None else (*_kinds(pairs, i), *_front_kinds(stages))
+            if not all(_path(folder, pairs, i, kind).exists() for kind in kinds):
+                yield from _fill_pictures(folder, model, pairs, i, workers, stages)
 
 
 def fill_texts(
@@ -213,38 +243,48 @@ def _decoded_size(image: Image.Image) -> int:
 
 
 def _fill_pictures(
-    folder: Path, model: TextMultiModalModel, pairs: Pairs, which: int, workers: ThreadPoolExecutor
+    folder: Path,
+    model: TextMultiModalModel,
+    pairs: Pairs,
+    which: int,
+    workers: ThreadPoolExecutor,
+    stages: int | None,
 ) -> Iterator[tuple[str, int, int]]:
     source, span = pairs.sources[which], pairs.ranges[which]
-    assert isinstance(model.image, CNN)
-    keep_memory = source.is_read_by_decoder
-    shapes = {
-        "pooled": (len(span), source.views, model.image.pooled_width),
-        "memory": (len(span), MEMORY_VIEWS, CNN.GRID**2 + 1, model.image.features.head.out_channels),
-    }
+    image = model.image
+    assert isinstance(image, CNN)
+
+    def made(views: Sequence[Image.Image]) -> dict[str, torch.Tensor]:
+        """Of a chunk of views, by kind."""
+        pixels = to_tensor(views, model.config.vision_cfg).to(device_of(model))
+        front = image.front(pixels, stages or 0)
+        whole = image.rest(front, stages or 0)
+        kinds = {"pooled": whole.pooled}
+        if source.is_read_by_decoder:
+            kinds["memory"] = whole.memory
+        if stages is not None:
+            kinds |= zip(_front_kinds(stages), (front.maps.permute(0, 2, 3, 1), front.pooled), strict=True)
+        return kinds
+
+    def encode(at: range) -> dict[str, NDArray[np.float16]]:
+        """[pictures, views, …] by kind."""
+        views = [v for i in at for v in _views(pairs, span[i], source.views, model)]
+        with torch.inference_mode():
+            parts = [made(chunk) for chunk in _chunks(views, CHUNK)]
+        kept = {kind: torch.cat([p[kind] for p in parts]).half().cpu().numpy() for kind in parts[0]}
+        kept = {kind: rows.reshape(len(at), source.views, *rows.shape[1:]) for kind, rows in kept.items()}
+        return {kind: rows[:, :MEMORY_VIEWS] if kind == "memory" else rows for kind, rows in kept.items()}
+
     rows = [range(i, min(i + CHUNK, len(span))) for i in range(0, len(span), CHUNK)]
     with ExitStack() as files:
-        out = {
-            kind: files.enter_context(new_array(_path(folder, pairs, which, kind), shapes[kind], np.float16))
-            for kind in _kinds(pairs, which)
-        }
-
-        def encode(at: range) -> None:
-            views = [v for i in at for v in _views(pairs, span[i], source.views, model)]
-            with torch.inference_mode():
-                pixels = [
-                    to_tensor(c, model.config.vision_cfg).to(device_of(model)) for c in _chunks(views, CHUNK)
-                ]
-                parts = [model.image.trunk(p) for p in pixels]
-            pooled = torch.cat([p.pooled for p in parts]).view(len(at), source.views, -1)
-            out["pooled"][at.start : at.stop] = pooled.half().cpu().numpy()
-            if keep_memory:
-                memory = torch.cat([p.memory for p in parts])
-                memory = memory.view(len(at), source.views, *memory.shape[1:])[:, :MEMORY_VIEWS]
-                out["memory"][at.start : at.stop] = memory.half().cpu().numpy()
-
-        for done, _ in enumerate(workers.map(encode, rows), start=1):
-            yield source.source, min(done * CHUNK, len(span)), len(span)
+        out: dict[str, NDArray[np.float16]] = {}
+        for at, kept in zip(rows, workers.map(encode, rows), strict=True):
+            for kind, values in kept.items():
+                if kind not in out:
+                    path, shape = _path(folder, pairs, which, kind), (len(span), *values.shape[1:])
+                    out[kind] = files.enter_context(new_array(path, shape, np.float16))
+                out[kind][at.start : at.stop] = values
+            yield source.source, at.stop, len(span)
 
 
 def _fill_texts(
@@ -293,6 +333,15 @@ def _chunks(rows: Sequence, size: int) -> Iterator[Sequence]:  # type: ignore[ty
 def _kinds(pairs: Pairs, which: int) -> tuple[str, ...]:
     """Of what is kept of a source."""
     return ("memory", "pooled") if pairs.sources[which].is_read_by_decoder else ("pooled",)
+
+
+def _front_kinds(stages: int) -> tuple[str, str]:
+    """Of what is kept of the first `stages` stages of the image trunk."""
+    return _front("maps", stages), _front("pooled", stages)
+
+
+def _front(what: str, stages: int) -> str:
+    return f"{what}-{stages}"
 
 
 def _path(folder: Path, pairs: Pairs, which: int, kind: str) -> Path:
