@@ -70,7 +70,7 @@ def test_what_a_depthwise_convolution_learns_is_what_torch_learns(
     )
     wide = nn.functional.pad(y, padding)
     expected = nn.functional.conv2d(wide, plain.weight, plain.bias, stride=stride, groups=6)
-    expected.backward(pull)
+    expected.backward(pull)  # type: ignore[no-untyped-call]
 
     torch.testing.assert_close(out, expected)
     torch.testing.assert_close(x.grad, y.grad)

@@ -1,6 +1,7 @@
 """The generator: it draws what it learnt, the same picture by the same seed; training goes on where it stopped."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from textmm.text_to_image.autoencoder import Autoencoder
 from textmm.text_to_image.catalogue import Catalogue, fitted
 from textmm.text_to_image.choosing import CannotDraw, ranked
 from textmm.text_to_image.config import AutoencoderConfig, FlowConfig
+from textmm.text_to_image.discriminator import Discriminator
 from textmm.text_to_image.flow import Flow
 from textmm.text_to_image.generator import FlowGenerator
 from textmm.text_to_image.recipe import GeneratorRecipe, PictureSource
@@ -306,8 +308,74 @@ def test_the_perceptual_loss_sees_blur_that_pixels_forgive(trunks: Path) -> None
     blurred = torch.nn.functional.avg_pool2d(sharp, 5, stride=1, padding=2, count_include_pad=False)
     shifted = sharp + (blurred - sharp).abs().mean()  # as far from it, pixel by pixel, and as sharp
 
-    assert float(maps_differ(trunk, blurred, sharp, 3)) > 1.5 * float(maps_differ(trunk, shifted, sharp, 3))
-    assert float(maps_differ(trunk, sharp, sharp, 3)) == 0
+    wanted, by_blur, by_shift = (trunk.first(pictures, 3) for pictures in (sharp, blurred, shifted))
+    assert float(maps_differ(by_blur, wanted)) > 1.5 * float(maps_differ(by_shift, wanted))
+    assert float(maps_differ(wanted, wanted)) == 0
+
+
+def test_a_discriminator_learns_to_tell_and_the_decoder_alone_to_fool_it() -> None:
+    torch.manual_seed(0)
+    judge = Discriminator((3, 3))
+    real = torch.rand(8, 3, 16, 16)
+    drawn = torch.nn.functional.avg_pool2d(real, 5, stride=1, padding=2).requires_grad_()
+    optimizer = torch.optim.Adam(judge.parameters(), 1e-2)
+    losses = []
+    for _ in range(40):
+        optimizer.zero_grad()
+        loss = judge.telling_loss([real, real], [drawn, drawn])
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < 0.3 * losses[0]
+    assert drawn.grad is None
+
+    optimizer.zero_grad()
+    fooled = judge.fooling_loss([drawn, drawn])
+    fooled.backward()  # type: ignore[no-untyped-call]
+
+    assert all(p.grad is None for p in judge.parameters())
+    assert drawn.grad is not None
+    with torch.no_grad():
+        better = judge.fooling_loss([drawn - 0.05 * drawn.grad.sign()] * 2)
+    assert float(better) < float(fooled.detach())
+
+
+@pytest.mark.slow
+def test_a_decoder_sharpened_against_a_discriminator_goes_on_after_a_stop_as_if_it_never_was(
+    tiny: Path, pictures: Path, tmp_path: Path, trunks: Path
+) -> None:
+    recipe = small_generator(tiny)
+    stage = replace(recipe.stages[1], steps=4, perceptual_weight=0.5, adversarial_weight=0.1, sharp_only=True)
+    sharpen = replace(recipe, stages=(replace(recipe.stages[0], steps=2), stage), log_every=1)
+    asked = iter(range(100))
+
+    def train_to(out: Path, stop: Callable[[], bool] = lambda: False) -> dict[str, torch.Tensor]:
+        with suppress(TrainingStopped):
+            for _ in train(sharpen, data=pictures, trunks=trunks, out=out, stop=stop):
+                pass
+        return load_file(out / "model.safetensors")
+
+    whole = train_to(tmp_path / "whole")
+    train_to(tmp_path / "parts", lambda: next(asked) == 2 + 2 + 2)  # two fills, two steps, then two of four
+    parts = train_to(tmp_path / "parts")
+
+    curves = [training_log.read(tmp_path / name / LOG) for name in ("whole", "parts")]
+    assert len(curves[0]["telling"][stage.name]) == 4
+    assert curves[0] == curves[1]
+    assert all(torch.equal(whole[key], parts[key]) for key in whole)
+
+
+def test_a_discriminator_without_maps_to_look_at_and_sharp_pictures_of_none_are_refused(
+    tiny: Path, pictures: Path, tmp_path: Path
+) -> None:
+    recipe = short(tiny)
+    with pytest.raises(ValueError, match=r"adversarial_weight 0\.1 needs a perceptual_weight"):
+        replace(recipe.stages[1], adversarial_weight=0.1)
+
+    blurry = tuple(replace(source, sharp=False) for source in recipe.sources)
+    stages = (replace(recipe.stages[0], sharp_only=True), *recipe.stages[1:])
+    with pytest.raises(ValueError, match="no source of the recipe is sharp"):
+        run(replace(recipe, sources=blurry, stages=stages), pictures, tmp_path)
 
 
 def test_a_flow_whose_latents_would_change_after_it_is_refused(tmp_path: Path) -> None:

@@ -69,9 +69,12 @@ class Catalogue:
             pixels[mirrored] = pixels[mirrored, :, ::-1]
         return torch.from_numpy(pixels).permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
 
-    def draw(self, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
-        """Pictures for a batch."""
-        return rng.choice(len(self), count, p=self.chance)
+    def draw(self, count: int, rng: np.random.Generator, *, sharp_only: bool = False) -> NDArray[np.int64]:
+        """Pictures for a batch. ValueError where none may be drawn."""
+        chance = self.chance * self.sharp if sharp_only else self.chance
+        if not chance.any():
+            raise ValueError("sharp_only: no source of the recipe is sharp")
+        return rng.choice(len(self), count, p=chance / chance.sum())
 
     def words(self, rows: NDArray[np.int64], rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         """A text of each picture: what the trunks make of it [b, P], and which could read it, [b, trunks] bool."""

@@ -44,6 +44,11 @@ class GeneratorStage:
     """Of the difference in Lite0's maps, beside that of pixels."""
     perceptual_stages: int = 3
     """Maps of the trunk that are compared: the stem's and those of its first stages."""
+    adversarial_weight: float = 0.0
+    """Of what a discriminator over the same maps makes of the pictures (`discriminator.py`); needs a
+    `perceptual_weight`."""
+    sharp_only: bool = False
+    """Leaves out the pictures of sources that are smaller than what is drawn."""
     blank_share: float = 0.1
     """Of a flow's pictures that come without words."""
     compiled: bool = False
@@ -55,6 +60,11 @@ class GeneratorStage:
         if self.trains not in TRAINS:
             raise ValueError(f"stages.trains must be one of {', '.join(TRAINS)}, got {self.trains!r}")
         check_positive("stages", self, ("steps", "batch_size"))
+        if self.adversarial_weight and not self.perceptual_weight:
+            raise ValueError(
+                f"stage {self.name}: adversarial_weight {self.adversarial_weight} needs a perceptual_weight, whose "
+                "maps the discriminator looks at"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

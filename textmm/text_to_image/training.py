@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -32,6 +32,7 @@ from textmm.text_to_image import checkpoint
 from textmm.text_to_image.autoencoder import Autoencoder
 from textmm.text_to_image.catalogue import Catalogue
 from textmm.text_to_image.config import FlowConfig
+from textmm.text_to_image.discriminator import Discriminator
 from textmm.text_to_image.flow import Flow
 from textmm.text_to_image.recipe import GeneratorRecipe, GeneratorStage
 from textmm.train import LOG, Progress, TrainingFailed, TrainingStopped
@@ -146,13 +147,14 @@ class _Run:
         return figures
 
     def state(self) -> dict[str, object]:
-        return {
+        return self._task.state() | {
             "mean": self._mean.state(),
             "optimizers": [optimizer.state_dict() for optimizer in self._optimizers],
         }
 
     def load(self, state: dict[str, object]) -> int:
         """The step to go on with."""
+        self._task.load(state)
         self._mean.load(cast(dict[str, Any], state["mean"]))
         kept = cast(list[dict[str, Any]], state["optimizers"])
         for optimizer, one in zip(self._optimizers, kept, strict=True):
@@ -193,6 +195,12 @@ class _Task:
     def prepare(self) -> Iterator[Progress]:
         yield from ()
 
+    def state(self) -> dict[str, object]:
+        """What it keeps beside the weights of the generator, to go on from."""
+        return {}
+
+    def load(self, state: dict[str, object]) -> None: ...
+
     def optimizers(self) -> list[torch.optim.Optimizer]:
         return [self.adamw(list(self.module.parameters()))]
 
@@ -217,10 +225,28 @@ class _PictureTask(_Task):
         if stage.perceptual_weight:
             pretrained.load_efficientnet(self.trunk, PERCEPTUAL_TRUNK, parts.trunks)
         self.trunk.requires_grad_(False).to(parts.device).to(memory_format=torch.channels_last)
+        self.discriminator: Discriminator | None = None
+        if stage.adversarial_weight:
+            torch.manual_seed(parts.recipe.seed)
+            widths = self.trunk.stage_widths[: stage.perceptual_stages + 1]
+            self.discriminator = Discriminator(widths).to(parts.device)
+
+    def optimizers(self) -> list[torch.optim.Optimizer]:
+        found = super().optimizers()
+        if self.discriminator is not None:
+            found.append(self.adamw(list(self.discriminator.parameters())))
+        return found
+
+    def state(self) -> dict[str, object]:
+        return {} if self.discriminator is None else {"discriminator": self.discriminator.state_dict()}
+
+    def load(self, state: dict[str, object]) -> None:
+        if self.discriminator is not None:
+            self.discriminator.load_state_dict(cast(dict[str, Tensor], state["discriminator"]))
 
     def losses(self, rng: np.random.Generator) -> dict[str, Tensor]:
         parts, stage = self.parts, self.stage
-        rows = parts.catalogue.draw(stage.batch_size, rng)
+        rows = parts.catalogue.draw(stage.batch_size, rng, sharp_only=stage.sharp_only)
         pictures = parts.catalogue.pictures(rows, rng.random(len(rows)) < 0.5).to(parts.device)
         pictures = pictures.contiguous(memory_format=torch.channels_last)
         with parts.autocast():
@@ -233,8 +259,13 @@ class _PictureTask(_Task):
         out = {"pixels": F.l1_loss(back, pictures) + F.mse_loss(back, pictures)}
         if stage.perceptual_weight:
             with parts.autocast():
-                differ = maps_differ(self.trunk, back, pictures, stage.perceptual_stages)
-            out["perceptual"] = stage.perceptual_weight * differ
+                with torch.no_grad():
+                    wanted = self.trunk.first(pictures, stage.perceptual_stages)
+                got = self.trunk.first(back, stage.perceptual_stages)
+                out["perceptual"] = stage.perceptual_weight * maps_differ(got, wanted)
+                if self.discriminator is not None:
+                    out["fooling"] = stage.adversarial_weight * self.discriminator.fooling_loss(got)
+                    out["telling"] = self.discriminator.telling_loss(wanted, got)
         return out
 
 
@@ -307,26 +338,14 @@ class _FlowTask(_Task):
         return {"velocity": F.mse_loss(velocity, latents - noise)}
 
 
-def maps_differ(trunk: EfficientNetLite, back: Tensor, pictures: Tensor, stages: int) -> Tensor:
-    """How the maps of the stem and the first stages differ between pictures [b, 3, H, W]: mean over maps, each map's
-    channels by their own size (after LPIPS, Zhang et al. 2018)."""
-    with torch.no_grad():
-        wanted = _maps(trunk, pictures, stages)
-    got = _maps(trunk, back, stages)
+def maps_differ(got: Sequence[Tensor], wanted: Sequence[Tensor]) -> Tensor:
+    """How maps [b, C, h, w] differ: mean over maps, each map's channels by their own size (after LPIPS, Zhang et al.
+    2018)."""
     each = [
         ((g.float() - w.float()).abs().mean((0, 2, 3)) / _size(w)).mean()
         for g, w in zip(got, wanted, strict=True)
     ]
     return torch.stack(each).mean()
-
-
-def _maps(trunk: EfficientNetLite, pictures: Tensor, stages: int) -> list[Tensor]:
-    x = F.relu6(trunk.stem(pictures))
-    maps = [x]
-    for stage in trunk.stages[:stages]:
-        x = stage(x)
-        maps.append(x)
-    return maps
 
 
 def _left_out(present: Tensor, stage: GeneratorStage, rng: np.random.Generator) -> Tensor:
