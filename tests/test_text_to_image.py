@@ -130,6 +130,24 @@ def test_guidance_follows_the_words_further_than_the_flow_does(encoder: Encoder)
     assert (with_words - without).abs().max() > 1e-3
 
 
+def test_outside_of_its_time_guidance_leaves_the_words_alone() -> None:
+    config = FlowConfig(channels=2, places=(2, 2), words_widths=(3,), width=8, layers=1, heads=2, hidden=8)
+    torch.manual_seed(0)
+    flow = Flow(config).eval()
+    for parameter in flow.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    start, words, there = noise(config, [1, 2]), torch.randn(2, 3), torch.ones(2, 1, dtype=torch.bool)
+
+    def sampled(guidance: float, *, guided: tuple[float, float] = (0.0, 1.0)) -> torch.Tensor:
+        return sample(flow, words, there, start, Sampling(4, guidance, guided))
+
+    torch.testing.assert_close(sampled(3.0, guided=(0.5, 0.5)), sampled(1.0))
+    torch.testing.assert_close(sampled(3.0, guided=(0.0, 1.0)), sampled(3.0))
+    within = sampled(3.0, guided=(0.25, 0.75))
+    assert (within - sampled(1.0)).abs().max() > 1e-3
+    assert (within - sampled(3.0)).abs().max() > 1e-3
+
+
 # -- choosing --------------------------------------------------------------------------------------------
 
 

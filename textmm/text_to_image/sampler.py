@@ -19,6 +19,9 @@ class Sampling:
     steps: int = 12
     guidance: float = 4.0
     """How far beyond the velocity without words the one with words is followed (Ho & Salimans 2022)."""
+    guided: tuple[float, float] = (0.0, 1.0)
+    """Between these times, 0 noise and 1 latents; before and after it the words alone lead, which keeps pictures apart
+    from each other and takes half the work (Kynkäänniemi et al. 2024)."""
 
 
 def noise(config: FlowConfig, seeds: Sequence[int]) -> Tensor:
@@ -51,6 +54,10 @@ def sample(
     sharp = torch.ones(2 * len(x), dtype=torch.bool, device=x.device)
     for now, then in zip(times[:-1].tolist(), times[1:].tolist(), strict=True):
         at = torch.full((2 * len(x),), now, device=x.device)
-        with_words, without = flow(torch.cat([x, x]), at, both_words, both_present, sharp).chunk(2)
-        x = x + (then - now) * (without + how.guidance * (with_words - without))
+        if how.guided[0] <= now < how.guided[1]:
+            with_words, without = flow(torch.cat([x, x]), at, both_words, both_present, sharp).chunk(2)
+            velocity = without + how.guidance * (with_words - without)
+        else:
+            velocity = flow(x, at[: len(x)], words, present, sharp[: len(x)])
+        x = x + (then - now) * velocity
     return x
