@@ -122,7 +122,7 @@ def test_guidance_follows_the_words_further_than_the_flow_does(encoder: Encoder)
 
     def sampled(guidance: float, present: bool = True) -> torch.Tensor:
         there = torch.full((1, 1), present)
-        return sample(flow, words, there, start, Sampling(steps=1, guidance=guidance))
+        return sample(flow, words, there, start, Sampling(steps=1, guidance=guidance, guided=(0.0, 1.0)))
 
     with_words, without = sampled(1.0), sampled(1.0, present=False)
     torch.testing.assert_close(sampled(0.0), without)

@@ -2,7 +2,7 @@
 speed.
 
 Rows of the first table are 64 prompts "{colour} {type}" (tests/benchmarks/draw), four pictures each: as they are handed
-out (the best of three tries each), the first tries, real val pictures of the same pairs at full and at drawn size, the
+out (the best of four tries each), the first tries, real val pictures of the same pairs at full and at drawn size, the
 autoencoder's version of those, and a generator of random weights (chance). A picture is right when the nearest of 29
 types, or of 12 colours, is the one that was asked for.
 

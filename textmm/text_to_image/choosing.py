@@ -11,7 +11,7 @@ from PIL import Image
 from textmm.encoder import Encoder
 from textmm.text_to_image.generator import VARIED, Generator
 
-CANDIDATES = 3
+CANDIDATES = 4
 """Drawn for each picture that is asked for."""
 
 

@@ -16,10 +16,10 @@ from textmm.text_to_image.flow import Flow
 
 @dataclass(frozen=True)
 class Sampling:
-    steps: int = 12
+    steps: int = 10
     guidance: float = 4.0
     """How far beyond the velocity without words the one with words is followed (Ho & Salimans 2022)."""
-    guided: tuple[float, float] = (0.0, 1.0)
+    guided: tuple[float, float] = (0.15, 0.75)
     """Between these times, 0 noise and 1 latents; before and after it the words alone lead, which keeps pictures apart
     from each other and takes half the work (Kynkäänniemi et al. 2024)."""
 
