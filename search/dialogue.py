@@ -412,7 +412,8 @@ def of_it(question: str) -> str:
     """The question with "it" in place of "the second one": how it is pointed at is no part of what is asked."""
     for place in sorted(places(question), key=lambda place: -place.start):
         it = "它" if is_chinese(question) else "it"
-        question = question[: place.start] + it + question[place.end :]
+        gap = " " if question[place.end - 1].isspace() else ""
+        question = question[: place.start] + it + gap + question[place.end :]
     return question
 
 

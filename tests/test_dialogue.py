@@ -13,6 +13,7 @@ from typing import Any
 import openai
 import pytest
 
+from search.dialogue import of_it
 from tests.conftest import ROOT
 from tests.deadline import wait_for
 from textmm.drawings import drawn_products
@@ -94,6 +95,18 @@ def test_of_what_is_not_known_of_a_hit_no_other_attribute_is_told(ai: openai.Ope
     first = found.textmm["hits"][0]["attributes"]
     assert known.content == f"price: {first['price']}"
     assert said.content not in [f"{name}: {value}" for name, value in first.items()]
+
+
+@pytest.mark.parametrize(
+    ("question", "plain"),
+    [
+        ("what is the first one made of?", "what is it made of?"),
+        ("how much is the second one?", "how much is it?"),
+        ("第二个多少钱？", "它多少钱？"),
+    ],
+)
+def test_how_a_hit_is_pointed_at_is_no_part_of_the_question(question: str, plain: str) -> None:
+    assert of_it(question) == plain
 
 
 def test_a_picture_is_described_and_asked_about(ai: openai.OpenAI) -> None:
