@@ -127,7 +127,7 @@ class ViT(ImageEncoder):
 
 
 class CNN(ImageEncoder):
-    """A locked EfficientNet-Lite; features of every stage and of colour; a trained head.
+    """An EfficientNet-Lite, locked as far as one likes; features of every stage and of colour; a trained head.
 
     pooled: 1280 of the head map, means (and, from stage 2 on, deviations) of the end of every stage, colour.
     memory: 17 tokens: the mean of the head map and its 4 x 4 average, 1280 wide. With `summary_tokens` the decoder gets
