@@ -38,7 +38,15 @@ from textmm.reinforce import CiderReward, reinforced_loss, sample_words
 from textmm.resume import Position
 from textmm.text import PretrainedText
 from textmm.tokenizers import BytePair, Tokenizer
-from textmm.trunk_cache import CachedInputs, FrontInputs, LiveInputs, MixedInputs, Rngs, TrunkInputs
+from textmm.trunk_cache import (
+    CachedInputs,
+    FrontInputs,
+    LiveInputs,
+    MixedInputs,
+    PictureInputs,
+    Rngs,
+    TrunkInputs,
+)
 
 LENGTH_GROUPS = 4
 """Parts of a captioning batch, by length: each is padded to its own longest caption. Halves the time of a step."""
@@ -594,7 +602,7 @@ def _inputs(
     """Where a stage gets trunk outputs from: kept on disk while the trunk is as published, else made."""
     live, cached = LiveInputs(begun.model, pairs, begun.tokenizer), CachedInputs(_cache(begun, out), pairs)
     stages = begun.locked_stages(config)
-    images: TrunkInputs = cached
+    images: PictureInputs = cached
     if begun.is_live(config, number, IMAGE):
         images = live if stages is None else FrontInputs(_cache(begun, out), pairs, begun.model, stages)
     words = live if begun.is_live(config, number, TEXT) else cached

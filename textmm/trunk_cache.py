@@ -39,11 +39,15 @@ Rngs = Sequence[np.random.Generator] | None
 """A generator for each picture of a batch, so that its view does not depend on who encodes it; None: no chance."""
 
 
-class TrunkInputs(Protocol):
-    """Trunk outputs of the pictures and texts of a batch."""
+class PictureInputs(Protocol):
+    """Trunk outputs of the pictures of a batch."""
 
     def pictures(self, ids: Ints, rngs: Rngs, *, memory: bool) -> TrunkOutput:
         """A random view of each picture, the whole one without `rngs`. Without `memory` tokens may be missing."""
+
+
+class TrunkInputs(PictureInputs, Protocol):
+    """And of its texts."""
 
     def texts(self, ids: Ints) -> TrunkOutput: ...
 
@@ -114,7 +118,7 @@ class _Files:
 
 class FrontInputs:
     """The first `stages` stages of the image trunk are locked, their ends kept for every view of every picture; the
-    rest runs in the step, so that it learns too. Texts are none of its business.
+    rest runs in the step, so that it learns too.
     """
 
     def __init__(self, folder: Path, pairs: Pairs, model: TextMultiModalModel, stages: int) -> None:
@@ -134,9 +138,6 @@ class FrontInputs:
         return self._image.rest(
             Front(ends, torch.from_numpy(np.stack(pooled)).to(device).float()), self._stages
         )
-
-    def texts(self, ids: Ints) -> TrunkOutput:
-        raise NotImplementedError("texts come from another")
 
 
 class CachedInputs:
@@ -177,7 +178,7 @@ class CachedInputs:
 class MixedInputs:
     """Pictures from one, texts from another, both on `device`."""
 
-    images: TrunkInputs
+    images: PictureInputs
     words: TrunkInputs
     device: torch.device
 
