@@ -21,7 +21,7 @@ from textmm.sources import SourceError
 from textmm.text_to_image import checkpoint
 from textmm.text_to_image.autoencoder import Autoencoder
 from textmm.text_to_image.catalogue import Catalogue, fitted
-from textmm.text_to_image.choosing import CannotDraw, ranked
+from textmm.text_to_image.choosing import CANDIDATES, CannotDraw, ranked
 from textmm.text_to_image.config import AutoencoderConfig, FlowConfig
 from textmm.text_to_image.discriminator import Discriminator
 from textmm.text_to_image.flow import Flow
@@ -159,7 +159,9 @@ def test_the_best_of_more_come_first_with_their_scores_and_seeds(
     scores = [one.score for one in found]
     words = encoder.encode_texts(["a yellow square"])[0]
     again = encoder.encode_images([encoder.fit(found[0].picture)])[0]
-    assert len(found) == 6 and len({one.seed for one in found}) == 6 and 9 in [one.seed for one in found]
+    count = 2 * CANDIDATES
+    assert len(found) == count and len({one.seed for one in found}) == count
+    assert 9 in [one.seed for one in found]
     assert scores == sorted(scores, reverse=True)
     assert scores[0] == pytest.approx(float(words @ again), abs=2e-3)
     assert [one.seed for one in ranked(generator, encoder, "a yellow square", 2, seed=9)] == [

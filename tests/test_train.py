@@ -218,7 +218,10 @@ def test_the_shipped_recipe_is_a_recipe() -> None:
     config = TrainConfig.read(Path("textmm/recipes/mini.toml"))
 
     assert config.model == "mini"
-    assert [stage.name for stage in config.stages] == ["contrastive", "words", "rewarded"]
+    assert [stage.name for stage in config.stages] == [
+        *("contrastive", "words", "rewarded"),
+        *("late", "words-2", "rewarded-2"),
+    ]
 
 
 # Sources
