@@ -142,7 +142,6 @@ def test_outside_of_its_time_guidance_leaves_the_words_alone() -> None:
         return sample(flow, words, there, start, Sampling(4, guidance, guided))
 
     torch.testing.assert_close(sampled(3.0, guided=(0.5, 0.5)), sampled(1.0))
-    torch.testing.assert_close(sampled(3.0, guided=(0.0, 1.0)), sampled(3.0))
     within = sampled(3.0, guided=(0.25, 0.75))
     assert (within - sampled(1.0)).abs().max() > 1e-3
     assert (within - sampled(3.0)).abs().max() > 1e-3
