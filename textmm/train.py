@@ -6,8 +6,6 @@ share the batch, nor on the size of the parts in which it goes through the model
 
 from __future__ import annotations
 
-import copy
-import hashlib
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -20,30 +18,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from textmm import checkpoint, resume, training_log, trunk_cache, validation
-from textmm.checkpoint import LOCKED
-from textmm.clip_tokenizer import ClipTokenizer
-from textmm.config import ANSWER, ModelConfig, named_model
+from textmm import checkpoint, resume, training_log, validation
+from textmm.begin import Begun, begin
+from textmm.config import ANSWER
 from textmm.gradient_cache import BatchLoss, FeatureLoss, RowLoss
-from textmm.image import CNN, Encoded, TrunkOutput
+from textmm.image import Encoded, TrunkOutput
 from textmm.losses import captioning_loss, contrastive_loss, next_words, shortened, sigmoid_loss
 from textmm.mean_weights import MeanWeights
-from textmm.model import TextMultiModalModel
-from textmm.optimiser import clip, make_optimizer, pace, trained_by
+from textmm.optimiser import clip, make_optimizer, pace
 from textmm.pairs import Ints, Pairs
-from textmm.pretrained import load_tokenizer, trunks_of
 from textmm.ranks import Ranks
 from textmm.recipe import Stage, TrainConfig
 from textmm.reinforce import CiderReward, reinforced_loss, sample_words
 from textmm.resume import Position
-from textmm.text import PretrainedText
-from textmm.tokenizers import BytePair, Tokenizer
+from textmm.stage_inputs import fill_caches, fit_heads, inputs_of
 from textmm.trunk_cache import (
-    CachedInputs,
-    FrontInputs,
-    LiveInputs,
-    MixedInputs,
-    PictureInputs,
     Rngs,
     TrunkInputs,
 )
@@ -51,9 +40,6 @@ from textmm.trunk_cache import (
 LENGTH_GROUPS = 4
 """Parts of a captioning batch, by length: each is padded to its own longest caption. Halves the time of a step."""
 LOG = "training.csv"
-SIGMOID_BIAS = -10.0
-"""Where the bias of the sigmoid loss starts (Zhai et al. 2023)."""
-IMAGE, TEXT = LOCKED
 CONTRASTIVE, CAPTIONING, QUESTIONS, REWARD = 0, 1, 2, 3
 """Streams of chance."""
 
@@ -106,15 +92,15 @@ def train(
             questions=config.questions,
         )
         watched = _read_watched(config, data, out)
-    begun = _begin(config, pairs, trunks, out)
+    begun = begin(config, pairs, trunks, out)
     begun.model.to(ranks.device)
     with ranks.first():
-        for progress in _fill_caches(config, begun, [pairs, *watched.values()], out):
-            yield progress
+        for what, done, of in fill_caches(config, begun, [pairs, *watched.values()], out):
+            yield Progress(what, done, of)
             if stop():
-                raise TrainingStopped(f"stopped at {progress.what}, {progress.done} of {progress.of}")
+                raise TrainingStopped(f"stopped at {what}, {done} of {of}")
     if begun.fresh_heads:
-        _fit_heads(begun, pairs, config, out)
+        fit_heads(begun, pairs, config, out)
 
     at, state = resume.load(out, begun.model)
     if ranks.rank == 0:
@@ -123,10 +109,10 @@ def train(
     for number, stage in enumerate(config.stages):
         if number < at.stage:
             continue
-        run = _Run(config, begun, pairs, _inputs(config, number, begun, pairs, out, ranks), ranks, out)
+        run = _Run(config, begun, pairs, inputs_of(config, number, begun, pairs, out, ranks), ranks, out)
         watch = None
         if number in watched:
-            inputs = _inputs(config, number, begun, watched[number], out, ranks)
+            inputs = inputs_of(config, number, begun, watched[number], out, ranks)
             watch = replace(run, pairs=watched[number], inputs=inputs, chance=False)
         try:
             yield from _train_stage(run, watch, stage, at, state, stop)
@@ -182,60 +168,9 @@ def _train_stage(
 
 
 @dataclass(frozen=True)
-class _Begun:
-    """The model and what reads words for it."""
-
-    model: TextMultiModalModel
-    name: str
-    vocabulary: BytePair | None
-    """The decoder's words."""
-    tokenizer: Tokenizer
-    started_unlocked: frozenset[str]
-    """Keys of pretrained trunks that were not as published when the run began."""
-    trunks: str
-    """A hash over those, as they were."""
-    fresh_heads: bool
-    """Whether heads over pretrained trunks still have to learn what features look like."""
-
-    @property
-    def pretrained(self) -> bool:
-        return bool(trunks_of(self.model.config))
-
-    def unlocked(self, config: TrainConfig, number: int) -> frozenset[str]:
-        """Keys of pretrained trunks that are not as published once stage `number` has begun."""
-        return self.started_unlocked | self._learnt(config, number)
-
-    def is_live(self, config: TrainConfig, number: int, trunk: str) -> bool:
-        """Whether stage `number` runs the trunk IMAGE or TEXT in its steps: it is no longer as the run found it."""
-        part, kind = (self.model.image, CNN) if trunk == IMAGE else (self.model.text, PretrainedText)
-        return not isinstance(part, kind) or any(k.startswith(trunk) for k in self._learnt(config, number))
-
-    def locked_stages(self, config: TrainConfig) -> int | None:
-        """So many of the image trunk's first stages stay locked to the end of the run, and later ones do not; None when
-        none does or all do.
-        """
-        if not isinstance(self.model.image, CNN):
-            return None
-        stages = range(len(self.model.image.features.stages))
-        learnt = [k for k in self._learnt(config, len(config.stages)) if k.startswith(IMAGE)]
-        starts = (*(f"{IMAGE}stages.{i}." for i in stages), f"{IMAGE}head.")
-        first = next((i for i, start in enumerate(starts) if any(k.startswith(start) for k in learnt)), 0)
-        return None if any(k.startswith(f"{IMAGE}stem.") for k in learnt) else first or None
-
-    def _learnt(self, config: TrainConfig, number: int) -> frozenset[str]:
-        """Keys of pretrained trunks that stages up to `number` train."""
-        if not self.pretrained:
-            return frozenset()
-        trained = [
-            trained_by(self.model, stage.trains, pretrained=True) for stage in config.stages[: number + 1]
-        ]
-        return frozenset(k for keys in trained for k in keys if k.startswith(LOCKED))
-
-
-@dataclass(frozen=True)
 class _Run:
     config: TrainConfig
-    begun: _Begun
+    begun: Begun
     pairs: Pairs
     inputs: TrunkInputs
     ranks: Ranks
@@ -485,74 +420,6 @@ def _check_numbers(values: dict[str, float], stage: Stage, at: Position) -> None
             raise FloatingPointError(f"stage {stage.name}, step {at.step}: the {what} is {value}")
 
 
-def _begin(config: TrainConfig, pairs: Pairs, trunks: Path, out: Path) -> _Begun:
-    """The model, random or as `config.start` has it, and what reads words for it."""
-    if config.start:
-        bundled = checkpoint.bundled_names()
-        if config.start not in bundled and not Path(config.start).is_dir():
-            raise ValueError(
-                f"start {config.start!r} is neither a bundled model ({', '.join(bundled)}) nor a folder that "
-                "`textmm train` wrote; published models cannot be trained here"
-            )
-        loaded = checkpoint.load(config.start, trunks)
-        if not isinstance(loaded.model, TextMultiModalModel) or isinstance(loaded.captioner, ClipTokenizer):
-            raise ValueError(
-                f"{config.start} cannot be trained here: start from a model that `textmm train` made"
-            )
-        model, words, name = loaded.model, loaded.captioner, loaded.model_id.rpartition("-")[0]
-        if _sigmoid(config) and model.logit_bias is None:
-            model = _with_bias(model)
-        words = words or _vocabulary(model.config, pairs, out)
-        trunks_now = _digest(model, loaded.unlocked)
-        return _Begun(model, name, words, loaded.tokenizer, loaded.unlocked, trunks_now, fresh_heads=False)
-    architecture = named_model(config.model)
-    if _sigmoid(config) and architecture.init_logit_bias is None:
-        architecture = replace(architecture, init_logit_bias=SIGMOID_BIAS)
-    model = checkpoint.build(architecture, trunks)
-    words = _vocabulary(architecture, pairs, out)
-    if trunks_of(architecture):
-        tokenizer: Tokenizer = load_tokenizer(architecture.text_cfg, trunks)
-        fresh = not resume.saved(out)
-        return _Begun(model, config.model, words, tokenizer, frozenset(), "", fresh_heads=fresh)
-    assert words is not None
-    tokenizer = BytePair(words.vocabulary, context_length=architecture.text_cfg.context_length)
-    return _Begun(model, config.model, words, tokenizer, frozenset(), "", fresh_heads=False)
-
-
-def _digest(model: TextMultiModalModel, unlocked: frozenset[str]) -> str:
-    """A hash over those weights of a model; empty when there are none."""
-    state, digest = model.state_dict(), hashlib.sha256()
-    for key in sorted(unlocked):
-        digest.update(key.encode() + state[key].cpu().numpy().tobytes())
-    return digest.hexdigest() if unlocked else ""
-
-
-def _sigmoid(config: TrainConfig) -> bool:
-    return any(stage.loss == "sigmoid" and stage.contrastive_loss_weight for stage in config.stages)
-
-
-def _with_bias(model: TextMultiModalModel) -> TextMultiModalModel:
-    wider = TextMultiModalModel(replace(model.config, init_logit_bias=SIGMOID_BIAS))
-    wider.load_state_dict(model.state_dict(), strict=False)
-    return wider
-
-
-def _vocabulary(architecture: ModelConfig, pairs: Pairs, out: Path) -> BytePair | None:
-    """The decoder's words; a run that goes on keeps those it began with."""
-    decoder = architecture.multimodal_cfg
-    if decoder is None:
-        return None
-    written = out / "vocabulary.json"
-    if resume.saved(out) and written.exists():
-        return BytePair(written.read_text(), context_length=decoder.context_length)
-    return BytePair.train(
-        pairs.caption_texts(),
-        decoder.vocab_size,
-        context_length=decoder.context_length,
-        styles=decoder.start_tokens,
-    )
-
-
 def _read_watched(config: TrainConfig, data: Path, out: Path) -> dict[int, Pairs]:
     """Validation pairs by the number of the stage."""
     return {
@@ -567,56 +434,3 @@ def _read_watched(config: TrainConfig, data: Path, out: Path) -> dict[int, Pairs
         for number, stage in enumerate(config.stages)
         if stage.validate
     }
-
-
-def _cache(begun: _Begun, out: Path) -> Path:
-    """The folder of cached features, named by the towers that made them."""
-    architecture = begun.model.config
-    said = f"{architecture.vision_cfg} {architecture.text_cfg}{begun.trunks}"
-    return out / "cache" / hashlib.sha256(said.encode()).hexdigest()[:12]
-
-
-def _fill_caches(config: TrainConfig, begun: _Begun, sets: list[Pairs], out: Path) -> Iterator[Progress]:
-    """Features of the trunks that some stage finds as the run found them, and of the first stages of one whose later
-    stages learn; the others run in the steps.
-    """
-    numbers = range(len(config.stages))
-    model, stages = begun.model.eval(), begun.locked_stages(config)
-    some = stages is not None or not all(begun.is_live(config, n, IMAGE) for n in numbers)
-    if isinstance(model.image, CNN) and some:
-        whole = model.image.features  # the weights may yet learn: a copy of them is made small and quick
-        model.image.features = copy.deepcopy(whole).to(torch.bfloat16).to(memory_format=torch.channels_last)
-        for pairs in sets:
-            for what, done, of in trunk_cache.fill_pictures(_cache(begun, out), model, pairs, stages=stages):
-                yield Progress(what, done, of)
-        model.image.features = whole
-    if not all(begun.is_live(config, n, TEXT) for n in numbers):
-        for pairs in sets:
-            for what, done, of in trunk_cache.fill_texts(_cache(begun, out), model, pairs, begun.tokenizer):
-                yield Progress(what, done, of)
-
-
-def _inputs(
-    config: TrainConfig, number: int, begun: _Begun, pairs: Pairs, out: Path, ranks: Ranks
-) -> TrunkInputs:
-    """Where a stage gets trunk outputs from: kept on disk while the trunk is as published, else made."""
-    live, cached = LiveInputs(begun.model, pairs, begun.tokenizer), CachedInputs(_cache(begun, out), pairs)
-    stages = begun.locked_stages(config)
-    images: PictureInputs = cached
-    if begun.is_live(config, number, IMAGE):
-        images = live if stages is None else FrontInputs(_cache(begun, out), pairs, begun.model, stages)
-    words = live if begun.is_live(config, number, TEXT) else cached
-    return MixedInputs(images, words, ranks.device)
-
-
-def _fit_heads(begun: _Begun, pairs: Pairs, config: TrainConfig, out: Path) -> None:
-    """Mean and deviation of the features that the heads standardise."""
-    inputs = _inputs(config, 0, begun, pairs, out, Ranks(device=trunk_cache.device_of(begun.model)))
-    count = (
-        2_000 if isinstance(inputs, MixedInputs) and not isinstance(inputs.images, CachedInputs) else 20_000
-    )
-    images, texts = trunk_cache.sample(inputs, pairs, np.random.default_rng([config.seed, 6]), count)
-    if isinstance(begun.model.image, CNN):
-        begun.model.image.projection.fit(images)
-    if isinstance(begun.model.text, PretrainedText):
-        begun.model.text.projection.fit(texts)

@@ -208,17 +208,24 @@ def sample(
 
 
 def fill_pictures(
-    folder: Path, model: TextMultiModalModel, pairs: Pairs, *, stages: int | None = None
+    folder: Path,
+    model: TextMultiModalModel,
+    pairs: Pairs,
+    *,
+    whole: bool = True,
+    stages: int | None = None,
 ) -> Iterator[tuple[str, int, int]]:
-    """Run a locked image trunk over all pictures, with `stages` keeping the ends of so many of its first ones too;
-    yields (what, done, of). A source done before is skipped.
+    """Run a locked image trunk over all pictures and keep what the `whole` of it makes, with `stages` the ends of so
+    many of its first ones too; yields (what, done, of). A source done before is skipped.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with _workers() as workers:
         for i in range(len(pairs.ranges)):
-            kinds = _kinds(pairs, i) if stages is None else (*_kinds(pairs, i), *_front_kinds(stages))
+            kinds = _kinds(pairs, i) if whole else ()
+            if stages is not None:
+                kinds += _front_kinds(stages)
             if not all(_path(folder, pairs, i, kind).exists() for kind in kinds):
-                yield from _fill_pictures(folder, model, pairs, i, workers, stages)
+                yield from _fill_pictures(folder, model, pairs, i, workers, kinds, stages)
 
 
 def fill_texts(
@@ -249,6 +256,7 @@ def _fill_pictures(
     pairs: Pairs,
     which: int,
     workers: ThreadPoolExecutor,
+    kinds: tuple[str, ...],
     stages: int | None,
 ) -> Iterator[tuple[str, int, int]]:
     source, span = pairs.sources[which], pairs.ranges[which]
@@ -259,20 +267,20 @@ def _fill_pictures(
         """Of a chunk of views, by kind."""
         pixels = to_tensor(views, model.config.vision_cfg).to(device_of(model))
         front = image.front(pixels, stages or 0)
-        whole = image.rest(front, stages or 0)
-        kinds = {"pooled": whole.pooled}
-        if source.is_read_by_decoder:
-            kinds["memory"] = whole.memory
+        by_kind: dict[str, torch.Tensor] = {}
         if stages is not None:
-            kinds |= zip(_front_kinds(stages), (front.maps.permute(0, 2, 3, 1), front.pooled), strict=True)
-        return kinds
+            by_kind |= zip(_front_kinds(stages), (front.maps.permute(0, 2, 3, 1), front.pooled), strict=True)
+        if "pooled" in kinds:
+            whole = image.rest(front, stages or 0)
+            by_kind |= {"pooled": whole.pooled, "memory": whole.memory}
+        return {kind: by_kind[kind] for kind in kinds}
 
     def encode(at: range) -> dict[str, NDArray[np.float16]]:
         """[pictures, views, …] by kind."""
         views = [v for i in at for v in _views(pairs, span[i], source.views, model)]
         with torch.inference_mode():
             parts = [made(chunk) for chunk in _chunks(views, CHUNK)]
-        kept = {kind: torch.cat([p[kind] for p in parts]).half().cpu().numpy() for kind in parts[0]}
+        kept = {kind: torch.cat([p[kind] for p in parts]).half().cpu().numpy() for kind in kinds}
         kept = {kind: rows.reshape(len(at), source.views, *rows.shape[1:]) for kind, rows in kept.items()}
         return {kind: rows[:, :MEMORY_VIEWS] if kind == "memory" else rows for kind, rows in kept.items()}
 

@@ -1,0 +1,143 @@
+"""What a run of training begins with: the model, new or trained before, and what reads words for it."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from textmm import checkpoint, resume
+from textmm.checkpoint import LOCKED
+from textmm.clip_tokenizer import ClipTokenizer
+from textmm.config import ModelConfig, named_model
+from textmm.image import CNN
+from textmm.model import TextMultiModalModel
+from textmm.optimiser import trained_by
+from textmm.pairs import Pairs
+from textmm.pretrained import load_tokenizer, trunks_of
+from textmm.recipe import TrainConfig
+from textmm.text import PretrainedText
+from textmm.tokenizers import BytePair, Tokenizer
+
+SIGMOID_BIAS = -10.0
+"""Where the bias of the sigmoid loss starts (Zhai et al. 2023)."""
+IMAGE, TEXT = LOCKED
+
+
+@dataclass(frozen=True)
+class Begun:
+    """The model and what reads words for it."""
+
+    model: TextMultiModalModel
+    name: str
+    vocabulary: BytePair | None
+    """The decoder's words."""
+    tokenizer: Tokenizer
+    started_unlocked: frozenset[str]
+    """Keys of pretrained trunks that were not as published when the run began."""
+    trunks: str
+    """A hash over those, as they were."""
+    fresh_heads: bool
+    """Whether heads over pretrained trunks still have to learn what features look like."""
+
+    @property
+    def pretrained(self) -> bool:
+        return bool(trunks_of(self.model.config))
+
+    def unlocked(self, config: TrainConfig, number: int) -> frozenset[str]:
+        """Keys of pretrained trunks that are not as published once stage `number` has begun."""
+        return self.started_unlocked | self._learnt(config, number)
+
+    def is_live(self, config: TrainConfig, number: int, trunk: str) -> bool:
+        """Whether stage `number` runs the trunk IMAGE or TEXT in its steps: it is no longer as the run found it."""
+        part, kind = (self.model.image, CNN) if trunk == IMAGE else (self.model.text, PretrainedText)
+        return not isinstance(part, kind) or any(k.startswith(trunk) for k in self._learnt(config, number))
+
+    def locked_stages(self, config: TrainConfig) -> int | None:
+        """So many of the image trunk's first stages stay locked to the end of the run, and later ones do not; None when
+        none does or all do.
+        """
+        if not isinstance(self.model.image, CNN):
+            return None
+        stages = range(len(self.model.image.features.stages))
+        learnt = [k for k in self._learnt(config, len(config.stages)) if k.startswith(IMAGE)]
+        starts = (*(f"{IMAGE}stages.{i}." for i in stages), f"{IMAGE}head.")
+        first = next((i for i, start in enumerate(starts) if any(k.startswith(start) for k in learnt)), 0)
+        return None if any(k.startswith(f"{IMAGE}stem.") for k in learnt) else first or None
+
+    def _learnt(self, config: TrainConfig, number: int) -> frozenset[str]:
+        """Keys of pretrained trunks that stages up to `number` train."""
+        if not self.pretrained:
+            return frozenset()
+        trained = [
+            trained_by(self.model, stage.trains, pretrained=True) for stage in config.stages[: number + 1]
+        ]
+        return frozenset(k for keys in trained for k in keys if k.startswith(LOCKED))
+
+
+def begin(config: TrainConfig, pairs: Pairs, trunks: Path, out: Path) -> Begun:
+    """The model, random or as `config.start` has it, and what reads words for it."""
+    if config.start:
+        bundled = checkpoint.bundled_names()
+        if config.start not in bundled and not Path(config.start).is_dir():
+            raise ValueError(
+                f"start {config.start!r} is neither a bundled model ({', '.join(bundled)}) nor a folder that "
+                "`textmm train` wrote; published models cannot be trained here"
+            )
+        loaded = checkpoint.load(config.start, trunks)
+        if not isinstance(loaded.model, TextMultiModalModel) or isinstance(loaded.captioner, ClipTokenizer):
+            raise ValueError(
+                f"{config.start} cannot be trained here: start from a model that `textmm train` made"
+            )
+        model, words, name = loaded.model, loaded.captioner, loaded.model_id.rpartition("-")[0]
+        if _sigmoid(config) and model.logit_bias is None:
+            model = _with_bias(model)
+        words = words or _vocabulary(model.config, pairs, out)
+        trunks_now = _digest(model, loaded.unlocked)
+        return Begun(model, name, words, loaded.tokenizer, loaded.unlocked, trunks_now, fresh_heads=False)
+    architecture = named_model(config.model)
+    if _sigmoid(config) and architecture.init_logit_bias is None:
+        architecture = replace(architecture, init_logit_bias=SIGMOID_BIAS)
+    model = checkpoint.build(architecture, trunks)
+    words = _vocabulary(architecture, pairs, out)
+    if trunks_of(architecture):
+        tokenizer: Tokenizer = load_tokenizer(architecture.text_cfg, trunks)
+        fresh = not resume.saved(out)
+        return Begun(model, config.model, words, tokenizer, frozenset(), "", fresh_heads=fresh)
+    assert words is not None
+    tokenizer = BytePair(words.vocabulary, context_length=architecture.text_cfg.context_length)
+    return Begun(model, config.model, words, tokenizer, frozenset(), "", fresh_heads=False)
+
+
+def _digest(model: TextMultiModalModel, unlocked: frozenset[str]) -> str:
+    """A hash over those weights of a model; empty when there are none."""
+    state, digest = model.state_dict(), hashlib.sha256()
+    for key in sorted(unlocked):
+        digest.update(key.encode() + state[key].cpu().numpy().tobytes())
+    return digest.hexdigest() if unlocked else ""
+
+
+def _sigmoid(config: TrainConfig) -> bool:
+    return any(stage.loss == "sigmoid" and stage.contrastive_loss_weight for stage in config.stages)
+
+
+def _with_bias(model: TextMultiModalModel) -> TextMultiModalModel:
+    wider = TextMultiModalModel(replace(model.config, init_logit_bias=SIGMOID_BIAS))
+    wider.load_state_dict(model.state_dict(), strict=False)
+    return wider
+
+
+def _vocabulary(architecture: ModelConfig, pairs: Pairs, out: Path) -> BytePair | None:
+    """The decoder's words; a run that goes on keeps those it began with."""
+    decoder = architecture.multimodal_cfg
+    if decoder is None:
+        return None
+    written = out / "vocabulary.json"
+    if resume.saved(out) and written.exists():
+        return BytePair(written.read_text(), context_length=decoder.context_length)
+    return BytePair.train(
+        pairs.caption_texts(),
+        decoder.vocab_size,
+        context_length=decoder.context_length,
+        styles=decoder.start_tokens,
+    )
