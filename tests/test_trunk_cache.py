@@ -32,6 +32,7 @@ from textmm.trunk_cache import (
     CachedInputs,
     FrontInputs,
     LiveInputs,
+    fill_fronts,
     fill_pictures,
     fill_texts,
     sample,
@@ -120,7 +121,8 @@ def test_cached_pictures_are_their_trunk_outputs_whole_or_mirrored(
 
     which = []
     for i in ids.tolist():
-        whole = pairs.picture(i).resize((224, 224), reducing_gap=2.0)
+        size = MINI.vision_cfg.image_size
+        whole = pairs.picture(i).resize((size, size), reducing_gap=2.0)
         fresh = model.image.trunk(to_tensor([whole, ImageOps.mirror(whole)], MINI.vision_cfg))
         matches = [is_near(out.pooled[i].numpy(), fresh.pooled[view].numpy()) for view in (0, 1)]
         (view,) = [v for v in (0, 1) if matches[v]]
@@ -160,7 +162,7 @@ def fronts(
     tmp_path_factory: pytest.TempPathFactory, folder: Path, model: TextMultiModalModel, pairs: Pairs
 ) -> FrontInputs:
     folder = tmp_path_factory.mktemp("fronts")
-    for _ in fill_pictures(folder, model, pairs, stages=5):
+    for _ in fill_fronts(folder, model, pairs, 5):
         pass
     return FrontInputs(folder, pairs, model, 5)
 
@@ -177,6 +179,7 @@ def test_the_rest_of_a_trunk_over_its_kept_first_stages_gives_what_the_whole_giv
 
     assert is_near(kept.pooled.numpy(), whole.pooled.numpy())
     assert is_near(kept.memory.numpy(), whole.memory.numpy())
+    assert is_near(fronts.views(0, 7, 1).pooled.numpy(), whole.pooled[7:8].numpy())
     assert len({tuple(view.tolist()) for view in views}) == DRAWN.views
 
 
@@ -307,12 +310,42 @@ def test_late_image_stages_learn_over_kept_first_ones(tmp_path: Path, trunks: Pa
     tune = replace(RECIPE, model="", start=str(tmp_path / "whole"), stages=(replace(first, steps=1),))
     for _ in train(tune, data=tmp_path, trunks=trunks, out=tmp_path / "tuned"):
         pass
-    (cache,) = {p.parent for p in (tmp_path / "tuned" / "cache").glob("*/*.pooled.npy")}
-    (before,) = {p.parent for p in (tmp_path / "whole" / "cache").glob("*/*.pooled.npy")}
+    (cache,) = {p.parent for p in (tmp_path / "tuned" / "cache").glob("*/*.memory.npy")}
+    (before,) = {p.parent for p in (tmp_path / "whole" / "cache").glob("*/*.memory.npy")}
     tuned = load_file(tmp_path / "tuned" / "model.safetensors")
     assert cache.name != before.name
-    assert not list(cache.glob("*.maps-*"))
+    assert not list((tmp_path / "tuned" / "cache").glob("*/*.maps-*"))
     assert all(torch.equal(tuned[k], stored[k]) for k in learnt)
+
+
+@torch.inference_mode()
+def test_a_stage_after_late_ones_reads_what_the_trunk_has_become(tmp_path: Path, trunks: Path) -> None:
+    """Kept once, of the two views that a decoder reads; not the published trunk's, and not run in the steps."""
+    first, second = RECIPE.stages
+    late = replace(first, name="late", trains=LATE, steps=3, batch_size=8, learning_rate=1e-2, warmup_steps=1)
+    run = replace(RECIPE, stages=(replace(first, steps=1), late, replace(second, steps=1)))
+    with torch.inference_mode(mode=False):
+        for _ in train(run, data=tmp_path, trunks=trunks, out=tmp_path):
+            pass
+
+    pairs = Pairs((DRAWN,), (ENGLISH, CHINESE), data=tmp_path, drawings=tmp_path / "cache", seed=run.seed)
+    (folder,) = (tmp_path / "cache").glob("*/decoder")
+    kept = CachedInputs(folder, pairs).pictures(np.arange(24), None, memory=True)
+    (rows,) = (np.load(path) for path in folder.glob("*.pooled.npy"))
+    now = checkpoint.load(str(tmp_path), trunks).model
+    assert isinstance(now, TextMultiModalModel)
+    become, published = (
+        LiveInputs(model, pairs, load_tokenizer(MINI.text_cfg, trunks)).pictures(
+            np.arange(24), None, memory=True
+        )
+        for model in (now, checkpoint.build(MINI, trunks).eval())
+    )
+
+    assert rows.shape == (24, 2, 3360)
+    for values in ("pooled", "memory"):
+        mine, right, before = (getattr(x, values)[..., :1280] for x in (kept, become, published))
+        near, far = (float((mine - x).norm() / x.norm()) for x in (right, before))
+        assert near < 0.02 < 0.1 < far
 
 
 PEAK = """

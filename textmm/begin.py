@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from textmm.model import TextMultiModalModel
 from textmm.optimiser import trained_by
 from textmm.pairs import Pairs
 from textmm.pretrained import load_tokenizer, trunks_of
-from textmm.recipe import TrainConfig
+from textmm.recipe import Stage, TrainConfig
 from textmm.text import PretrainedText
 from textmm.tokenizers import BytePair, Tokenizer
 
@@ -35,8 +36,6 @@ class Begun:
     tokenizer: Tokenizer
     started_unlocked: frozenset[str]
     """Keys of pretrained trunks that were not as published when the run began."""
-    trunks: str
-    """A hash over those, as they were."""
     fresh_heads: bool
     """Whether heads over pretrained trunks still have to learn what features look like."""
 
@@ -46,12 +45,12 @@ class Begun:
 
     def unlocked(self, config: TrainConfig, number: int) -> frozenset[str]:
         """Keys of pretrained trunks that are not as published once stage `number` has begun."""
-        return self.started_unlocked | self._learnt(config, number)
+        return self.started_unlocked.union(*(self._learnt(stage) for stage in config.stages[: number + 1]))
 
-    def is_live(self, config: TrainConfig, number: int, trunk: str) -> bool:
-        """Whether stage `number` runs the trunk IMAGE or TEXT in its steps: it is no longer as the run found it."""
+    def is_live(self, stage: Stage, trunk: str) -> bool:
+        """Whether a stage runs the trunk IMAGE or TEXT in its steps: it learns there, or is not one that is kept."""
         part, kind = (self.model.image, CNN) if trunk == IMAGE else (self.model.text, PretrainedText)
-        return not isinstance(part, kind) or any(k.startswith(trunk) for k in self._learnt(config, number))
+        return not isinstance(part, kind) or any(k.startswith(trunk) for k in self._learnt(stage))
 
     def locked_stages(self, config: TrainConfig) -> int | None:
         """So many of the image trunk's first stages stay locked to the end of the run, and later ones do not; None when
@@ -60,19 +59,25 @@ class Begun:
         if not isinstance(self.model.image, CNN):
             return None
         stages = range(len(self.model.image.features.stages))
-        learnt = [k for k in self._learnt(config, len(config.stages)) if k.startswith(IMAGE)]
+        keys: frozenset[str] = frozenset().union(*(self._learnt(stage) for stage in config.stages))
+        learnt = [k for k in keys if k.startswith(IMAGE)]
         starts = (*(f"{IMAGE}stages.{i}." for i in stages), f"{IMAGE}head.")
         first = next((i for i, start in enumerate(starts) if any(k.startswith(start) for k in learnt)), 0)
         return None if any(k.startswith(f"{IMAGE}stem.") for k in learnt) else first or None
 
-    def _learnt(self, config: TrainConfig, number: int) -> frozenset[str]:
-        """Keys of pretrained trunks that stages up to `number` train."""
+    def digest(self, keys: Iterable[str]) -> str:
+        """A hash over those weights as they are now; empty when there are none."""
+        state, digest, keys = self.model.state_dict(), hashlib.sha256(), sorted(keys)
+        for key in keys:
+            digest.update(key.encode() + state[key].cpu().numpy().tobytes())
+        return digest.hexdigest() if keys else ""
+
+    def _learnt(self, stage: Stage) -> frozenset[str]:
+        """Keys of pretrained trunks that a stage trains."""
         if not self.pretrained:
             return frozenset()
-        trained = [
-            trained_by(self.model, stage.trains, pretrained=True) for stage in config.stages[: number + 1]
-        ]
-        return frozenset(k for keys in trained for k in keys if k.startswith(LOCKED))
+        keys = trained_by(self.model, stage.trains, pretrained=True)
+        return frozenset(k for k in keys if k.startswith(LOCKED))
 
 
 def begin(config: TrainConfig, pairs: Pairs, trunks: Path, out: Path) -> Begun:
@@ -93,8 +98,7 @@ def begin(config: TrainConfig, pairs: Pairs, trunks: Path, out: Path) -> Begun:
         if _sigmoid(config) and model.logit_bias is None:
             model = _with_bias(model)
         words = words or _vocabulary(model.config, pairs, out)
-        trunks_now = _digest(model, loaded.unlocked)
-        return Begun(model, name, words, loaded.tokenizer, loaded.unlocked, trunks_now, fresh_heads=False)
+        return Begun(model, name, words, loaded.tokenizer, loaded.unlocked, fresh_heads=False)
     architecture = named_model(config.model)
     if _sigmoid(config) and architecture.init_logit_bias is None:
         architecture = replace(architecture, init_logit_bias=SIGMOID_BIAS)
@@ -103,18 +107,10 @@ def begin(config: TrainConfig, pairs: Pairs, trunks: Path, out: Path) -> Begun:
     if trunks_of(architecture):
         tokenizer: Tokenizer = load_tokenizer(architecture.text_cfg, trunks)
         fresh = not resume.saved(out)
-        return Begun(model, config.model, words, tokenizer, frozenset(), "", fresh_heads=fresh)
+        return Begun(model, config.model, words, tokenizer, frozenset(), fresh_heads=fresh)
     assert words is not None
     tokenizer = BytePair(words.vocabulary, context_length=architecture.text_cfg.context_length)
-    return Begun(model, config.model, words, tokenizer, frozenset(), "", fresh_heads=False)
-
-
-def _digest(model: TextMultiModalModel, unlocked: frozenset[str]) -> str:
-    """A hash over those weights of a model; empty when there are none."""
-    state, digest = model.state_dict(), hashlib.sha256()
-    for key in sorted(unlocked):
-        digest.update(key.encode() + state[key].cpu().numpy().tobytes())
-    return digest.hexdigest() if unlocked else ""
+    return Begun(model, config.model, words, tokenizer, frozenset(), fresh_heads=False)
 
 
 def _sigmoid(config: TrainConfig) -> bool:

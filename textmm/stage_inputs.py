@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import partial
+from itertools import takewhile
 from pathlib import Path
 
 import numpy as np
@@ -15,59 +17,97 @@ from textmm.begin import IMAGE, TEXT, Begun
 from textmm.image import CNN
 from textmm.pairs import Pairs
 from textmm.ranks import Ranks
-from textmm.recipe import TrainConfig
+from textmm.recipe import Stage, TrainConfig
 from textmm.text import PretrainedText
 from textmm.trunk_cache import CachedInputs, FrontInputs, LiveInputs, MixedInputs, PictureInputs, TrunkInputs
 
 
-def _cache(begun: Begun, out: Path) -> Path:
-    """The folder of cached features, named by the towers that made them."""
-    architecture = begun.model.config
-    said = f"{architecture.vision_cfg} {architecture.text_cfg}{begun.trunks}"
-    return out / "cache" / hashlib.sha256(said.encode()).hexdigest()[:12]
-
-
 def fill_caches(
-    config: TrainConfig, begun: Begun, sets: list[Pairs], out: Path
+    config: TrainConfig, number: int, begun: Begun, sets: Sequence[Pairs], out: Path
 ) -> Iterator[tuple[str, int, int]]:
-    """Features of the trunks that some stage finds as the run found them, and of the first stages of one whose later
-    stages learn; the others run in the steps. Yields (what, done, of).
+    """What stage `number` reads of the trunks that it does not train, as it finds them; of an image trunk whose late
+    stages alone learn in this run, what the first ones make. Yields (what, done, of).
     """
-    numbers = range(len(config.stages))
-    model, stages = begun.model.eval(), begun.locked_stages(config)
-    whole_trunk = not all(begun.is_live(config, n, IMAGE) for n in numbers)
-    if isinstance(model.image, CNN) and (whole_trunk or stages is not None):
+    model, stage, stages = begun.model.eval(), config.stages[number], begun.locked_stages(config)
+    live = begun.is_live(stage, IMAGE)
+    if isinstance(model.image, CNN) and not (live and stages is None):
+        folder, decoder_only = _image_folder(config, number, begun, out)
+        front = None if stages is None else _front_folder(begun, stages, out)
         whole = model.image.features  # the weights may yet learn: a copy of them is made small and quick
         model.image.features = copy.deepcopy(whole).to(torch.bfloat16).to(memory_format=torch.channels_last)
         for pairs in sets:
-            yield from trunk_cache.fill_pictures(
-                _cache(begun, out), model, pairs, whole=whole_trunk, stages=stages
-            )
+            fronts = None
+            if stages is not None and front is not None:
+                yield from trunk_cache.fill_fronts(front, model, pairs, stages)
+                fronts = FrontInputs(front, pairs, model, stages)
+            if not live:
+                yield from trunk_cache.fill_pictures(
+                    folder, model, pairs, fronts=fronts, decoder_only=decoder_only
+                )
         model.image.features = whole
-    if not all(begun.is_live(config, n, TEXT) for n in numbers):
+    if not begun.is_live(stage, TEXT):
         for pairs in sets:
-            yield from trunk_cache.fill_texts(_cache(begun, out), model, pairs, begun.tokenizer)
+            yield from trunk_cache.fill_texts(
+                _text_folder(config, number, begun, out), model, pairs, begun.tokenizer
+            )
 
 
 def inputs_of(
     config: TrainConfig, number: int, begun: Begun, pairs: Pairs, out: Path, ranks: Ranks
-) -> TrunkInputs:
-    """Where a stage gets trunk outputs from: kept on disk while the trunk is as published, else made."""
-    live, cached = LiveInputs(begun.model, pairs, begun.tokenizer), CachedInputs(_cache(begun, out), pairs)
-    stages = begun.locked_stages(config)
-    images: PictureInputs = cached
-    if begun.is_live(config, number, IMAGE):
-        images = live if stages is None else FrontInputs(_cache(begun, out), pairs, begun.model, stages)
-    words = live if begun.is_live(config, number, TEXT) else cached
+) -> MixedInputs:
+    """Where a stage gets trunk outputs from: from what fill_caches kept, or the trunk runs in the step."""
+    stage, stages = config.stages[number], begun.locked_stages(config)
+    live = LiveInputs(begun.model, pairs, begun.tokenizer)
+    images: PictureInputs = live
+    if not begun.is_live(stage, IMAGE):
+        images = CachedInputs(_image_folder(config, number, begun, out)[0], pairs)
+    elif stages is not None:
+        images = FrontInputs(_front_folder(begun, stages, out), pairs, begun.model, stages)
+    words: TrunkInputs = live
+    if not begun.is_live(stage, TEXT):
+        words = CachedInputs(_text_folder(config, number, begun, out), pairs)
     return MixedInputs(images, words, ranks.device)
+
+
+def _image_folder(config: TrainConfig, number: int, begun: Begun, out: Path) -> tuple[Path, bool]:
+    """Of the whole image trunk's outputs, and whether no stage that reads them wants more than a decoder does."""
+    before, after = config.stages[:number], config.stages[number:]
+    locked = partial(_is_locked, begun)
+    readers = (*takewhile(locked, reversed(before)), *takewhile(locked, after))
+    decoder_only = not any(stage.contrastive_loss_weight for stage in readers)
+    folder = _folder(begun, _keys(config, number, begun, IMAGE), out)
+    return (folder / "decoder" if decoder_only else folder), decoder_only
+
+
+def _is_locked(begun: Begun, stage: Stage) -> bool:
+    return not begun.is_live(stage, IMAGE)
+
+
+def _text_folder(config: TrainConfig, number: int, begun: Begun, out: Path) -> Path:
+    return _folder(begun, _keys(config, number, begun, TEXT), out)
+
+
+def _front_folder(begun: Begun, stages: int, out: Path) -> Path:
+    first = (f"{IMAGE}stem.", *(f"{IMAGE}stages.{i}." for i in range(stages)))
+    return _folder(begun, [k for k in begun.started_unlocked if k.startswith(first)], out)
+
+
+def _keys(config: TrainConfig, number: int, begun: Begun, trunk: str) -> list[str]:
+    """Of a trunk's weights those that are not as published when stage `number` begins."""
+    return [k for k in begun.unlocked(config, number) if k.startswith(trunk)]
+
+
+def _folder(begun: Begun, keys: Sequence[str], out: Path) -> Path:
+    """The folder of cached features, named by the towers that make them and by the weights that `keys` name."""
+    architecture = begun.model.config
+    said = f"{architecture.vision_cfg} {architecture.text_cfg}{begun.digest(keys)}"
+    return out / "cache" / hashlib.sha256(said.encode()).hexdigest()[:12]
 
 
 def fit_heads(begun: Begun, pairs: Pairs, config: TrainConfig, out: Path) -> None:
     """Mean and deviation of the features that the heads standardise."""
     inputs = inputs_of(config, 0, begun, pairs, out, Ranks(device=trunk_cache.device_of(begun.model)))
-    count = (
-        2_000 if isinstance(inputs, MixedInputs) and not isinstance(inputs.images, CachedInputs) else 20_000
-    )
+    count = 20_000 if isinstance(inputs.images, CachedInputs) else 2_000
     images, texts = trunk_cache.sample(inputs, pairs, np.random.default_rng([config.seed, 6]), count)
     if isinstance(begun.model.image, CNN):
         begun.model.image.projection.fit(images)

@@ -94,14 +94,6 @@ def train(
         watched = _read_watched(config, data, out)
     begun = begin(config, pairs, trunks, out)
     begun.model.to(ranks.device)
-    with ranks.first():
-        for what, done, of in fill_caches(config, begun, [pairs, *watched.values()], out):
-            yield Progress(what, done, of)
-            if stop():
-                raise TrainingStopped(f"stopped at {what}, {done} of {of}")
-    if begun.fresh_heads:
-        fit_heads(begun, pairs, config, out)
-
     at, state = resume.load(out, begun.model)
     if ranks.rank == 0:
         names = [stage.name for stage in config.stages]
@@ -109,6 +101,14 @@ def train(
     for number, stage in enumerate(config.stages):
         if number < at.stage:
             continue
+        sets = [pairs, watched[number]] if number in watched else [pairs]
+        with ranks.first():
+            for what, done, of in fill_caches(config, number, begun, sets, out):
+                yield Progress(what, done, of)
+                if stop():
+                    raise TrainingStopped(f"stopped at {what}, {done} of {of}")
+        if number == 0 and begun.fresh_heads:
+            fit_heads(begun, pairs, config, out)
         run = _Run(config, begun, pairs, inputs_of(config, number, begun, pairs, out, ranks), ranks, out)
         watch = None
         if number in watched:
@@ -141,14 +141,14 @@ def _train_stage(
         optimizer.load_state_dict(cast(dict[str, Any], state["optimizer"]))
         mean.load(cast(dict[str, Any], state["mean"]))
     model.train()
-    started, seen, over = time.perf_counter(), 0, False
+    started, seen, over, cycle = time.perf_counter(), 0, False, stage.steps // stage.cycles
     while not over:
         for group in optimizer.param_groups:
-            group["lr"] = stage.learning_rate * pace(at.step, stage.steps, stage.warmup_steps)
+            group["lr"] = stage.learning_rate * pace(at.step % cycle, cycle, stage.warmup_steps)
         figures = run.step(stage, at, optimizer)
         at, seen = replace(at, step=at.step + 1), seen + stage.batch_size
         over = at.step == stage.steps
-        mean.follow(model, at.step - 1, stage.steps, stage.average_last)
+        mean.follow(model, at.step - 1, stage.steps, stage.average_last, stage.cycles)
         looks = watch is not None and watch.is_due(stage, at)
         if watch is not None and looks:
             at = watch.look(stage, at, figures)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -129,15 +129,25 @@ class FrontInputs:
     def pictures(self, ids: Ints, rngs: Rngs, *, memory: bool) -> TrunkOutput:
         maps, pooled = [], []
         for (source, row), rng in zip(self._files.places(ids), rngs or repeat(None, len(ids)), strict=True):
-            kept = self._files.open(source, _front("maps", self._stages))[row]
-            view = 0 if rng is None else int(rng.integers(len(kept)))
-            maps.append(kept[view])
-            pooled.append(self._files.open(source, _front("pooled", self._stages))[row, view])
-        device = self._image.pixel_mean.device
-        ends = torch.from_numpy(np.stack(maps)).to(device).float().permute(0, 3, 1, 2)  # channels last
-        return self._image.rest(
-            Front(ends, torch.from_numpy(np.stack(pooled)).to(device).float()), self._stages
-        )
+            kept, also = self._kept(source)
+            view = 0 if rng is None else int(rng.integers(len(kept[row])))
+            maps.append(kept[row, view])
+            pooled.append(also[row, view])
+        return self._rest(np.stack(maps), np.stack(pooled))
+
+    def views(self, source: int, row: int, count: int) -> TrunkOutput:
+        """Of the first `count` views of a picture."""
+        maps, pooled = self._kept(source)
+        return self._rest(np.array(maps[row, :count]), np.array(pooled[row, :count]))
+
+    def _kept(self, source: int) -> tuple[NDArray[np.float16], NDArray[np.float16]]:
+        maps, pooled = _front_kinds(self._stages)
+        return self._files.open(source, maps), self._files.open(source, pooled)
+
+    def _rest(self, maps: NDArray[np.float16], pooled: NDArray[np.float16]) -> TrunkOutput:
+        device, dtype = self._image.pixel_mean.device, self._image.features.stem.weight.dtype
+        ends = torch.from_numpy(maps).to(device, dtype).permute(0, 3, 1, 2)  # channels last
+        return self._image.rest(Front(ends, torch.from_numpy(pooled).to(device).float()), self._stages)
 
 
 class CachedInputs:
@@ -212,20 +222,43 @@ def fill_pictures(
     model: TextMultiModalModel,
     pairs: Pairs,
     *,
-    whole: bool = True,
-    stages: int | None = None,
+    fronts: FrontInputs | None = None,
+    decoder_only: bool = False,
 ) -> Iterator[tuple[str, int, int]]:
-    """Run a locked image trunk over all pictures and keep what the `whole` of it makes, with `stages` the ends of so
-    many of its first ones too; yields (what, done, of). A source done before is skipped.
+    """Run a locked image trunk over all pictures, over what is kept of its first stages if there are `fronts`; with
+    `decoder_only` just over what a decoder reads. Yields (what, done, of). A source done before is skipped.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with _workers() as workers:
-        for i in range(len(pairs.ranges)):
-            kinds = _kinds(pairs, i) if whole else ()
-            if stages is not None:
-                kinds += _front_kinds(stages)
-            if not all(_path(folder, pairs, i, kind).exists() for kind in kinds):
-                yield from _fill_pictures(folder, model, pairs, i, workers, kinds, stages)
+    image = model.image
+    assert isinstance(image, CNN)
+
+    def made(which: int, i: int, views: int) -> dict[str, torch.Tensor]:
+        if fronts is not None:
+            out = fronts.views(which, i, views)
+        else:
+            out = image.trunk(_pixels(pairs, pairs.ranges[which][i], views, model))
+        return {"pooled": out.pooled, "memory": out.memory[:MEMORY_VIEWS]}
+
+    for which, source in enumerate(pairs.sources):
+        if source.is_read_by_decoder:
+            views = min(source.views, MEMORY_VIEWS) if decoder_only else source.views
+            yield from _fill(folder, pairs, which, ("memory", "pooled"), views, made)
+        elif not decoder_only:
+            yield from _fill(folder, pairs, which, ("pooled",), source.views, made)
+
+
+def fill_fronts(
+    folder: Path, model: TextMultiModalModel, pairs: Pairs, stages: int
+) -> Iterator[tuple[str, int, int]]:
+    """Run the first `stages` stages of the image trunk over all pictures; otherwise as fill_pictures."""
+    image, kinds = model.image, _front_kinds(stages)
+    assert isinstance(image, CNN)
+
+    def made(which: int, i: int, views: int) -> dict[str, torch.Tensor]:
+        front = image.front(_pixels(pairs, pairs.ranges[which][i], views, model), stages)
+        return dict(zip(kinds, (front.maps.permute(0, 2, 3, 1), front.pooled), strict=True))
+
+    for which, source in enumerate(pairs.sources):
+        yield from _fill(folder, pairs, which, kinds, source.views, made)
 
 
 def fill_texts(
@@ -250,50 +283,35 @@ def _decoded_size(image: Image.Image) -> int:
     return image.width * image.height * len(image.getbands())
 
 
-def _fill_pictures(
+def _fill(
     folder: Path,
-    model: TextMultiModalModel,
     pairs: Pairs,
     which: int,
-    workers: ThreadPoolExecutor,
-    kinds: tuple[str, ...],
-    stages: int | None,
+    kinds: Sequence[str],
+    views: int,
+    made: Callable[[int, int, int], dict[str, torch.Tensor]],
 ) -> Iterator[tuple[str, int, int]]:
-    source, span = pairs.sources[which], pairs.ranges[which]
-    image = model.image
-    assert isinstance(image, CNN)
+    """Keep what `made` (source, row, views) makes of the pictures of a source, a file a kind."""
+    folder.mkdir(parents=True, exist_ok=True)
+    span = pairs.ranges[which]
+    if all(_path(folder, pairs, which, kind).exists() for kind in kinds):
+        return
 
-    def made(views: Sequence[Image.Image]) -> dict[str, torch.Tensor]:
-        """Of a chunk of views, by kind."""
-        pixels = to_tensor(views, model.config.vision_cfg).to(device_of(model))
-        front = image.front(pixels, stages or 0)
-        by_kind: dict[str, torch.Tensor] = {}
-        if stages is not None:
-            by_kind |= zip(_front_kinds(stages), (front.maps.permute(0, 2, 3, 1), front.pooled), strict=True)
-        if "pooled" in kinds:
-            whole = image.rest(front, stages or 0)
-            by_kind |= {"pooled": whole.pooled, "memory": whole.memory}
-        return {kind: by_kind[kind] for kind in kinds}
-
-    def encode(at: range) -> dict[str, NDArray[np.float16]]:
-        """[pictures, views, …] by kind."""
-        views = [v for i in at for v in _views(pairs, span[i], source.views, model)]
+    def encode(i: int) -> list[NDArray[np.float16]]:
         with torch.inference_mode():
-            parts = [made(chunk) for chunk in _chunks(views, CHUNK)]
-        kept = {kind: torch.cat([p[kind] for p in parts]).half().cpu().numpy() for kind in kinds}
-        kept = {kind: rows.reshape(len(at), source.views, *rows.shape[1:]) for kind, rows in kept.items()}
-        return {kind: rows[:, :MEMORY_VIEWS] if kind == "memory" else rows for kind, rows in kept.items()}
+            by_kind = made(which, i, views)
+            return [by_kind[kind].half().cpu().numpy() for kind in kinds]
 
-    rows = [range(i, min(i + CHUNK, len(span))) for i in range(0, len(span), CHUNK)]
-    with ExitStack() as files:
-        out: dict[str, NDArray[np.float16]] = {}
-        for at, kept in zip(rows, workers.map(encode, rows), strict=True):
-            for kind, values in kept.items():
-                if kind not in out:
-                    path, shape = _path(folder, pairs, which, kind), (len(span), *values.shape[1:])
-                    out[kind] = files.enter_context(new_array(path, shape, np.float16))
-                out[kind][at.start : at.stop] = values
-            yield source.source, at.stop, len(span)
+    with _workers() as workers, ExitStack() as files:
+        out: list[NDArray[np.float16]] = []
+        for i, rows in enumerate(workers.map(encode, range(len(span)))):
+            for kind, values in zip(kinds[len(out) :], rows[len(out) :], strict=True):
+                path = _path(folder, pairs, which, kind)
+                out.append(files.enter_context(new_array(path, (len(span), *values.shape), np.float16)))
+            for array, values in zip(out, rows, strict=True):
+                array[i] = values
+            if i + 1 == len(span) or (i + 1) % CHUNK == 0:
+                yield pairs.sources[which].source, i + 1, len(span)
 
 
 def _fill_texts(
@@ -327,21 +345,18 @@ def _fill_texts(
         partial[kind].replace(path)
 
 
-def _views(pairs: Pairs, i: int, count: int, model: TextMultiModalModel) -> list[Image.Image]:
+def _pixels(pairs: Pairs, i: int, views: int, model: TextMultiModalModel) -> torch.Tensor:
+    """[views, 3, H, W]: picture `i` whole, its mirror, crops."""
     config = model.config.vision_cfg
     image = pairs.picture(i)
     whole = fit(image, config)
     rng = np.random.default_rng([pairs.seed, 4, i])
-    return [whole, ImageOps.mirror(whole), *(augment(image, config, rng) for _ in range(count - 2))][:count]
+    made = [whole, ImageOps.mirror(whole), *(augment(image, config, rng) for _ in range(views - 2))][:views]
+    return to_tensor(made, config).to(device_of(model))
 
 
 def _chunks(rows: Sequence, size: int) -> Iterator[Sequence]:  # type: ignore[type-arg]
     return (rows[i : i + size] for i in range(0, len(rows), size))
-
-
-def _kinds(pairs: Pairs, which: int) -> tuple[str, ...]:
-    """Of what is kept of a source."""
-    return ("memory", "pooled") if pairs.sources[which].is_read_by_decoder else ("pooled",)
 
 
 def _front_kinds(stages: int) -> tuple[str, str]:
