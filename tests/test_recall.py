@@ -10,7 +10,7 @@ from indexer.recall import FEWEST, KEPT, KEPT_FILTERED, RecallWatch
 from indexer.vectors.choice import build_segment
 from indexer.vectors.index import VectorIndex
 from indexer.vectors.options import BuildOptions
-from indexer.vectors.planner import CODES, Chosen, Way, ways
+from indexer.vectors.planner import BITMAP, CODES, GATHERED, WIDENED, Chosen, Way, ways
 from indexer.vectors.segments import Segment
 from indexer.vectors.tuning import Tuning
 from tests.rows import overlap
@@ -135,3 +135,15 @@ def test_recall_under_filters_is_measured_too_and_widens_the_search(
 
     assert watch.effort == 0.0 or watch.effort > 1
     assert watch.recall is not None and watch.recall >= 0.97
+
+
+def test_under_one_filter_rows_that_are_all_compared_are_not_searched_as_the_index_is(
+    graph: VectorIndex,
+) -> None:
+    (part,) = graph.parts
+    chosen = Chosen(np.arange(4000) < 3000)
+
+    before = {way.name for way in ways(part.segment, 10, chosen)}
+    exactly = {way.name for way in ways(part.segment.exactly(), 10, chosen)}
+
+    assert before > exactly == {GATHERED, BITMAP, WIDENED}

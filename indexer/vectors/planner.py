@@ -46,7 +46,7 @@ class Chosen:
         self.count = count(mask)
         self._asked = 0
         self._enough: dict[int, int | None] = {}
-        self._ways: dict[tuple[int, bool], list[Way]] = {}
+        self._ways: dict[tuple[int, bool, bool], list[Way]] = {}
 
     @cached_property
     def positions(self) -> Positions:
@@ -81,8 +81,10 @@ class Chosen:
         return self._enough[k]
 
     def ways(self, segment: Segment, k: int) -> list[Way]:
-        """To the best k of them, as `ways` has them, without devices; thought about once."""
-        case = k, segment.codes is not None and self.is_packed(segment)
+        """To the best k of them, as `ways` has them, without devices; thought about once, and anew for a segment whose
+        rows are all compared (`Segment.exactly`).
+        """
+        case = k, segment.tuning is None, segment.codes is not None and self.is_packed(segment)
         if case not in self._ways:
             self._ways[case] = _filtered(segment, k, self)
         return self._ways[case]
