@@ -205,8 +205,6 @@ def test_a_recipe_reads_as_what_it_says_and_trains(tmp_path: Path, pictures: Pat
             "batch_size = 1",
             "stage joint: steps must be at least 1 and batch_size at least 2",
         ),
-        ("steps = 3", "steps = 3\ncycles = 2", "stage joint: steps must be a multiple of cycles, got 2"),
-        ("steps = 3", "steps = 3\ncycles = 3", "stage joint: cycles need average_last"),
     ],
 )
 def test_a_wrong_recipe_is_refused_with_what_is_wrong(

@@ -17,12 +17,9 @@ class MeanWeights:
         self._sums = {name: torch.zeros_like(p) for name, p in learning.items()}
         self._count = 0
 
-    def follow(self, model: nn.Module, step: int, steps: int, last: float, cycles: int = 1) -> None:
-        """After a step of so many, the mean being over the `last` share of each of the cycles that they are; after the
-        last step the model has it.
-        """
-        length = steps // cycles
-        if step % length >= length * (1 - last):
+    def follow(self, model: nn.Module, step: int, steps: int, last: float) -> None:
+        """After a step of so many, the mean being over the `last` share of them; after the last the model has it."""
+        if step >= steps * (1 - last):
             self._add(model)
         if step + 1 == steps and self._count:
             self._give(model)

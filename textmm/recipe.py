@@ -67,9 +67,6 @@ class Stage:
     them (Kusupati et al. 2022, Matryoshka)."""
     average_last: float = 0.0
     """Weights become their mean over the last part of the stage, 0..1 (Izmailov et al. 2018)."""
-    cycles: int = 1
-    """The learning rate rises and falls so often, and the mean is over the last part of every cycle (ibid., with a
-    cyclical rate)."""
     label_smoothing: float = 0.0
     scale_start: float = 0.0
     """The factor on cosines that the stage starts from; 0 keeps what is there."""
@@ -80,10 +77,6 @@ class Stage:
     def __post_init__(self) -> None:
         if self.steps < 1 or self.batch_size < 2:
             raise ValueError(f"stage {self.name}: steps must be at least 1 and batch_size at least 2")
-        if self.cycles < 1 or self.steps % self.cycles:
-            raise ValueError(f"stage {self.name}: steps must be a multiple of cycles, got {self.cycles}")
-        if self.cycles > 1 and not self.average_last:
-            raise ValueError(f"stage {self.name}: cycles need average_last, of each cycle, above 0")
         if self.loss not in ("infonce", "sigmoid"):
             raise ValueError(f"stage {self.name}: loss must be infonce or sigmoid, got {self.loss!r}")
         if self.micro_batch < 0:

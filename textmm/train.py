@@ -141,14 +141,14 @@ def _train_stage(
         optimizer.load_state_dict(cast(dict[str, Any], state["optimizer"]))
         mean.load(cast(dict[str, Any], state["mean"]))
     model.train()
-    started, seen, over, cycle = time.perf_counter(), 0, False, stage.steps // stage.cycles
+    started, seen, over = time.perf_counter(), 0, False
     while not over:
         for group in optimizer.param_groups:
-            group["lr"] = stage.learning_rate * pace(at.step % cycle, cycle, stage.warmup_steps)
+            group["lr"] = stage.learning_rate * pace(at.step, stage.steps, stage.warmup_steps)
         figures = run.step(stage, at, optimizer)
         at, seen = replace(at, step=at.step + 1), seen + stage.batch_size
         over = at.step == stage.steps
-        mean.follow(model, at.step - 1, stage.steps, stage.average_last, stage.cycles)
+        mean.follow(model, at.step - 1, stage.steps, stage.average_last)
         looks = watch is not None and watch.is_due(stage, at)
         if watch is not None and looks:
             at = watch.look(stage, at, figures)
