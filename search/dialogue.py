@@ -20,6 +20,7 @@ from PIL import Image
 from indexer.errors import NotFound
 from search import messages as m
 from search.ask import ask
+from search.asked_attribute import asked_attribute, phrasings_of_questions
 from search.engine import SearchEngine
 from search.intents import Intents, phrasings
 from search.lexicon import Lexicon, choices, is_chinese
@@ -54,10 +55,6 @@ MOST_CHARACTERS = 400
 """Of a turn, those that are understood; a longer one is read to here."""
 PREPARED_AT_ONCE = 16
 """Phrasings; requests get the model in between."""
-PLAINLY, ASKED_NEAR, ASKED_APART = "what is its {}?", 0.86, 0.03
-"""A question is about the attribute whose plain question is so near to it, and so much nearer than the next. By `mini`,
-of 20 questions about eleven attributes 16 are found and two mistaken, of 15 about other things two are taken for one
-(bench_dialogue). What is not found is answered by all that is known of the hit."""
 KEPT_TEXTS = 20_000
 KEPT_LEXICONS = 16
 
@@ -124,19 +121,8 @@ class Dialogue:
     # -- the conversation ------------------------------------------------------------------------
 
     def attribute_asked(self, say: str, names: Sequence[str]) -> str | None:
-        """The attribute that the question is about: the one whose plain question lies nearest to it, near enough and
-        nearer than any other; None: it is about something else."""
-        if not names:
-            return None
-        rows = self.encode(
-            [of_it(say.lower()), *(PLAINLY.format(name.replace("_", " ").lower()) for name in names)]
-        )
-        scores = rows[1:] @ rows[0]
-        best, *others = np.argsort(-scores)
-        is_near = scores[best] >= ASKED_NEAR and all(
-            scores[best] - scores[i] >= ASKED_APART for i in others[:1]
-        )
-        return names[int(best)] if is_near else None
+        """The attribute of these names that the question about a hit is about; None: it is about something else."""
+        return asked_attribute(of_it(say.lower()), names, self.encode)
 
     def _take(
         self, turn: Turn, state: _State, lexicon: Lexicon, collection: str | None, page: int
@@ -368,7 +354,10 @@ class Dialogue:
 
     def prepare(self, stop: Callable[[], bool] = lambda: False) -> None:
         """Encode the phrasings, some at a time, so that the first turn need not wait for them; until `stop` says so."""
-        texts = [phrasing.filled for phrasing in phrasings()]
+        texts = [
+            *(phrasing.filled for phrasing in phrasings()),
+            *(text for _, text in phrasings_of_questions()),
+        ]
         for start in range(0, len(texts), PREPARED_AT_ONCE):
             if stop():
                 return

@@ -13,12 +13,19 @@ from typing import Any
 import openai
 import pytest
 
+from search.asked_attribute import asked_attribute
 from search.dialogue import of_it
 from tests.conftest import ROOT
 from tests.deadline import wait_for
 from textmm.drawings import drawn_products
+from textmm.encoder import Encoder
 
 pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def mini(trunks: Path) -> Encoder:
+    return Encoder.load("mini", trunks)
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +102,23 @@ def test_of_what_is_not_known_of_a_hit_no_other_attribute_is_told(ai: openai.Ope
     first = found.textmm["hits"][0]["attributes"]
     assert known.content == f"price: {first['price']}"
     assert said.content not in [f"{name}: {value}" for name, value in first.items()]
+
+
+@pytest.mark.parametrize(
+    ("question", "names", "about"),
+    [
+        ("how much does it cost?", ["title", "listPrice", "base_colour"], "listPrice"),
+        ("它是什么牌子的？", ["base_colour", "品牌"], "品牌"),
+        ("which season is it for?", ["season", "year"], "season"),
+        ("can it be tumble dried?", ["base_colour", "price", "kind"], None),
+        ("what will the weather be like?", ["__", "price"], None),
+        ("what colour is it?", [], None),
+    ],
+)
+def test_a_question_is_about_the_attribute_of_its_meaning_or_none(
+    mini: Encoder, question: str, names: list[str], about: str | None
+) -> None:
+    assert asked_attribute(question, names, mini.encode_texts) == about
 
 
 @pytest.mark.parametrize(

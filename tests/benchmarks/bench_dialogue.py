@@ -8,7 +8,7 @@ count as the same limit, and the words left for the vector are not compared. The
 same code, so a mistake can cost the turns after it too. "others" leaves out turns that are word for word a phrasing
 once values and numbers are masked. Good: at least .8.
 
-Beside them, which attribute a question about a hit asks for (dialogue/attributes.csv; empty: none, it is about
+Beside them, which attribute a question about a hit asks for (dialogue/attributes_*.csv; empty: none, it is about
 something else). A mistaken one is answered with a wrong fact; one that is not found, with all that is known.
 """
 
@@ -69,7 +69,7 @@ def main() -> None:
         dialogue = Dialogue(engine)
         results = asked(dialogue, rows)
         known = phrased(dialogue, rows)
-        questions = attributes_asked(dialogue)
+        questions = attributes_asked(dialogue, arguments.turns)
         engine.close()
         database.close()
     report(rows, results, quiet=arguments.quiet)
@@ -116,10 +116,10 @@ def phrased(dialogue: Dialogue, rows: list[dict[str, str]]) -> list[bool]:
     return [plain(slots_of(row["user"], lexicon).masked) in filled for row in rows]
 
 
-def attributes_asked(dialogue: Dialogue) -> dict[str, int]:
+def attributes_asked(dialogue: Dialogue, turns: str) -> dict[str, int]:
     """How many questions about a hit are understood, by eleven attributes of a shop."""
     out = dict.fromkeys(("found", "not_found", "mistaken", "foreign", "foreign_mistaken"), 0)
-    for row in read_turns(HERE / "dialogue" / "attributes.csv"):
+    for row in read_turns(HERE / "dialogue" / f"attributes_{turns}.csv"):
         got = dialogue.attribute_asked(row["question"], ATTRIBUTES)
         if not row["attribute"]:
             out["foreign"] += 1
