@@ -7,6 +7,7 @@ from torch import Tensor
 from textmm.colour import COLOUR_WIDTH, colour_features
 from textmm.config import ImageConfig, named_model
 from textmm.image import CNN, ImageEncoder, TrunkOutput, ViT, image_encoder
+from textmm.layers import set_feature_dropout
 
 VIT = ImageConfig(kind="vit", image_size=32, patch_size=8, width=24, layers=2, heads=3)
 LITE = replace(named_model("mini").vision_cfg, summary_tokens=False)
@@ -146,3 +147,20 @@ def test_summary_tokens_are_two_more_of_the_pooled_features_and_of_the_place_in_
     assert one.shape == (3, 19, LITE.token_width)
     assert torch.equal(one[:, :17], changed[:, :17])
     assert not torch.allclose(one[:, 17], changed[:, 17]) and not torch.allclose(one[:, 18], changed[:, 18])
+
+
+@torch.inference_mode()
+def test_in_training_a_feature_is_left_out_of_all_tokens_of_a_picture_and_in_use_of_none(
+    cnn: CNN, cnn_out: TrunkOutput
+) -> None:
+    tower = CNN(LITE, 16)
+    tower.load_state_dict(cnn.state_dict())
+    same = cnn_out._replace(memory=torch.ones_like(cnn_out.memory))
+    set_feature_dropout(tower, 0.9)
+    torch.manual_seed(3)
+
+    training = tower.train().tokens(same)
+
+    torch.testing.assert_close(training[:, 1:], training[:, 1:2].expand(-1, 16, -1))
+    assert not torch.allclose(training[0, 1], training[1, 1])
+    assert torch.equal(tower.eval().tokens(cnn_out), cnn.tokens(cnn_out))

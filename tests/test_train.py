@@ -205,6 +205,11 @@ def test_a_recipe_reads_as_what_it_says_and_trains(tmp_path: Path, pictures: Pat
             "batch_size = 1",
             "stage joint: steps must be at least 1 and batch_size at least 2",
         ),
+        (
+            "steps = 3",
+            "steps = 3\nimage_feature_dropout = 1.0",
+            "stage joint: image_feature_dropout must be 0 or more and below 1",
+        ),
     ],
 )
 def test_a_wrong_recipe_is_refused_with_what_is_wrong(

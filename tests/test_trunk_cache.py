@@ -231,6 +231,18 @@ def test_a_model_over_locked_trunks_trains_and_is_an_encoder(tmp_path: Path, tru
     assert not torch.equal(stored["image.projection.mean"], torch.zeros(3360))
 
 
+def test_a_stage_says_how_many_features_its_heads_do_not_see(tmp_path: Path, trunks: Path) -> None:
+    def first_loss(**dropout: float) -> float:
+        stage = replace(RECIPE.stages[0], steps=1, **dropout)
+        out = tmp_path / "-".join(dropout)
+        seen = list(train(replace(RECIPE, stages=(stage,)), data=tmp_path, trunks=trunks, out=out))
+        return seen[-1].losses["contrastive"]
+
+    losses = [first_loss(), first_loss(image_feature_dropout=0.9), first_loss(text_feature_dropout=0.9)]
+
+    assert len(set(losses)) == 3
+
+
 def test_an_unlocked_layer_learns_is_stored_and_comes_back(tmp_path: Path, trunks: Path) -> None:
     """Texts are then encoded in the steps; pictures still come from the cache."""
     parts = ("text.trunks.0.layers.5", "image.projection")

@@ -186,14 +186,17 @@ class CNN(ImageEncoder):
 
     def tokens(self, out: TrunkOutput) -> Tensor:
         pooled = self.projection.standardise(out.pooled)
-        tokens: Tensor = self.token_projection(out.memory)
-        first = tokens[:, :1] + self.colour_projection(pooled[:, -COLOUR_WIDTH:])[:, None]
+        seen = self.projection.in_dropout(pooled)
+        # a feature is left out of all tokens of a picture: its neighbours would tell it (Tompson et al. 2015)
+        kept = self.projection.in_dropout(torch.ones_like(out.memory[:, :1]))
+        tokens: Tensor = self.token_projection(out.memory * kept)
+        first = tokens[:, :1] + self.colour_projection(seen[:, -COLOUR_WIDTH:])[:, None]
         if not self.summary_projection:
             return torch.cat([first, tokens[:, 1:]], dim=1)
         place = (
             self.projection(pooled).detach() * self.place_scale
         )  # the space is not bent for the decoder's sake
-        summaries = zip(self.summary_projection, (pooled, place), strict=True)
+        summaries = zip(self.summary_projection, (seen, place), strict=True)
         return torch.cat([first, tokens[:, 1:], *(layer(x)[:, None] for layer, x in summaries)], dim=1)
 
 

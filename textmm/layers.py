@@ -112,7 +112,7 @@ class ProjectionHead(nn.Module):
         super().__init__()
         self.register_buffer("mean", torch.zeros(in_width))
         self.register_buffer("std", torch.ones(in_width))
-        self.in_dropout = nn.Dropout(0.2)
+        self.in_dropout = nn.Dropout(0.2)  # in training as its stage says (`set_feature_dropout`)
         self.linear = nn.Linear(in_width, embed_dim)
         self.fc = nn.Linear(in_width, hidden)
         self.dropout = nn.Dropout(0.5)
@@ -132,3 +132,10 @@ class ProjectionHead(nn.Module):
         x = self.in_dropout(x)
         y = self.linear(x) + self.proj(self.dropout(F.gelu(self.fc(x))))
         return F.normalize(y.float(), dim=-1)
+
+
+def set_feature_dropout(tower: nn.Module, share: float) -> None:
+    """What the head over a pretrained trunk does not see of the features, in training."""
+    for module in tower.modules():
+        if isinstance(module, ProjectionHead):
+            module.in_dropout.p = share

@@ -67,6 +67,10 @@ class Stage:
     them (Kusupati et al. 2022, Matryoshka)."""
     average_last: float = 0.0
     """Weights become their mean over the last part of the stage, 0..1 (Izmailov et al. 2018)."""
+    image_feature_dropout: float = 0.2
+    text_feature_dropout: float = 0.2
+    """Share of the features of a pretrained trunk that the head and the tokens over them do not see, drawn anew for
+    each picture and text (Srivastava et al. 2014). Few pictures, seen often, want much: .6 and more."""
     label_smoothing: float = 0.0
     scale_start: float = 0.0
     """The factor on cosines that the stage starts from; 0 keeps what is there."""
@@ -81,6 +85,9 @@ class Stage:
             raise ValueError(f"stage {self.name}: loss must be infonce or sigmoid, got {self.loss!r}")
         if self.micro_batch < 0:
             raise ValueError(f"stage {self.name}: micro_batch must be 0 or more, got {self.micro_batch}")
+        for name in ("image_feature_dropout", "text_feature_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"stage {self.name}: {name} must be 0 or more and below 1")
         weights = (
             self.contrastive_loss_weight,
             self.caption_loss_weight,

@@ -23,6 +23,7 @@ from textmm.begin import Begun, begin
 from textmm.config import ANSWER
 from textmm.gradient_cache import BatchLoss, FeatureLoss, RowLoss
 from textmm.image import Encoded, TrunkOutput
+from textmm.layers import set_feature_dropout
 from textmm.losses import captioning_loss, contrastive_loss, next_words, shortened, sigmoid_loss
 from textmm.mean_weights import MeanWeights
 from textmm.optimiser import clip, make_optimizer, pace
@@ -135,6 +136,8 @@ def _train_stage(
     unlocked = run.begun.unlocked(run.config, at.stage)
     if at.step == 0 and stage.scale_start:
         model.logit_scale.data.fill_(math.log(stage.scale_start))
+    set_feature_dropout(model.image, stage.image_feature_dropout)
+    set_feature_dropout(model.text, stage.text_feature_dropout)
     optimizer = make_optimizer(model, stage, pretrained=run.begun.pretrained)
     mean = MeanWeights(model)
     if state is not None:
