@@ -224,8 +224,8 @@ def test_the_shipped_recipe_is_a_recipe() -> None:
 
     assert config.model == "mini"
     assert [stage.name for stage in config.stages] == [
-        *("contrastive", "words", "rewarded"),
-        *("late", "words-2", "rewarded-2"),
+        *("contrastive", "late", "contrastive-2"),
+        *("words", "rewarded"),
     ]
 
 

@@ -2,9 +2,11 @@
 
 Recall@10, mean of both directions, of val photos and their sentences, of val products and their titles, and of 1,000
 photos of training and theirs, which tells how much is learning by heart. Recipe and cache are those of a run of mini's
-(`--run`; `--sources` written as that run had it); a row takes some two minutes on two cores.
+(`--run`; `--sources` written as that run had it); a row takes some two minutes on two cores. `--model`: weights whose
+trunk made that cache, where it is not the published one.
 
     python -m tests.benchmarks.bench_levers --run data/train/mini --sources ../shared/data
+    python -m tests.benchmarks.bench_levers --run data/train/mini --sources ../shared/data --rows "left out"
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import argparse
 import copy
 import math
 from collections.abc import Callable, Sequence
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +28,7 @@ from tests.benchmarks.measure import print_json
 from textmm import checkpoint, trunk_cache, validation
 from textmm.config import named_model
 from textmm.image import CNN
+from textmm.layers import set_feature_dropout
 from textmm.losses import contrastive_loss
 from textmm.model import TextMultiModalModel
 from textmm.optimiser import adamw, clip, pace
@@ -42,6 +46,8 @@ SETS = {
 }
 BATCH, HARDNESS = 1024, 0.3
 """Of the second, how much more a negative counts by its logit (Robinson et al. 2021)."""
+LEFT_OUT = ((0.2, 0.2), (0.4, 0.4), (0.65, 0.3), (0.65, 0.6), (0.8, 0.3))
+"""Shares of the features of pictures and of texts that heads do not see in training."""
 Loss = Callable[..., Tensor]
 
 
@@ -53,27 +59,48 @@ def main() -> None:
     parser.add_argument("--sources", type=Path, required=True)
     parser.add_argument("--trunks", type=Path, default=Path("data/trunks"))
     parser.add_argument("--out", type=Path, default=Path("data/levers"), help="for features of val")
+    parser.add_argument("--model", default="", help="a folder of weights")
+    parser.add_argument("--rows", default="", help="only those with this in their name")
     parser.add_argument("--steps", type=int, default=400)
     arguments = parser.parse_args()
     torch.set_num_threads(2)
-    steps = arguments.steps
     trial = Trial(arguments)
     figures: dict[str, dict[str, float]] = {}
     print(f"{'':36}" + "".join(f"{name:>16}" for name in SETS))
+    for name, row in rows_of(trial, arguments.steps).items():
+        if arguments.rows in name:
+            figures[name] = trial.recall(row())
+            values = "".join(f"{value:16.3f}" for value in figures[name].values())
+            print(f"{name:36}{values}", flush=True)
+    print_json("levers", {"steps": arguments.steps, "batch": BATCH}, figures)
 
-    def shown(name: str, *models: TextMultiModalModel) -> None:
-        figures[name] = trial.recall(models)
-        print(f"{name:36}" + "".join(f"{value:16.3f}" for value in figures[name].values()), flush=True)
 
-    first, *others = (trial.trained(trial.fresh(seed), seed, steps) for seed in range(3))
-    shown("once", first)
-    shown("three, their vectors side by side", first, *others)
-    branches = [trial.trained(copy.deepcopy(first), seed, steps // 2, rate=0.3) for seed in (11, 12, 13)]
-    shown("half as long again", branches[0])
-    shown("three such, averaged in weights", averaged(branches))
-    shown("hard negatives count more", trial.trained(trial.fresh(0), 0, steps, loss=hard_loss))
-    shown("twice as long", trial.trained(trial.fresh(0), 0, 2 * steps))
-    print_json("levers", {"steps": steps, "batch": BATCH}, figures)
+def rows_of(trial: Trial, steps: int) -> dict[str, Callable[[], list[TextMultiModalModel]]]:
+    """What is tried, by name: models whose vectors are put side by side."""
+
+    @cache
+    def once(seed: int) -> TextMultiModalModel:
+        return trial.trained(trial.fresh(seed), seed, steps)
+
+    @cache
+    def branches() -> list[TextMultiModalModel]:
+        return [trial.trained(copy.deepcopy(once(0)), seed, steps // 2, rate=0.3) for seed in (11, 12, 13)]
+
+    def left_out(share: tuple[float, float]) -> list[TextMultiModalModel]:
+        return [trial.trained(trial.fresh(0, share), 0, steps)]
+
+    rows: dict[str, Callable[[], list[TextMultiModalModel]]] = {
+        f"left out {image:g} of pictures, {text:g} of texts": partial(left_out, (image, text))
+        for image, text in LEFT_OUT
+    }
+    return rows | {
+        "once, left out as in the recipe": lambda: [once(0)],
+        "three, their vectors side by side": lambda: [once(seed) for seed in range(3)],
+        "half as long again": lambda: branches()[:1],
+        "three such, averaged in weights": lambda: [averaged(branches())],
+        "hard negatives count more": lambda: [trial.trained(trial.fresh(0), 0, steps, loss=hard_loss)],
+        "twice as long": lambda: [trial.trained(trial.fresh(0), 0, 2 * steps)],
+    }
 
 
 class Trial:
@@ -83,7 +110,7 @@ class Trial:
         self._config = TrainConfig.read(RECIPE)
         self._stage = self._config.stages[0]
         self._architecture = named_model(self._config.model)
-        self._trunks = arguments.trunks
+        self._trunks, self._model = arguments.trunks, arguments.model
         (cache,) = {path.parent for path in (arguments.run / "cache").glob("*/*.texts.present.npy")}
         self._pairs = Pairs(
             self._config.sources,
@@ -112,10 +139,17 @@ class Trial:
             print(f"{what}: {done}/{of}", end="\r")
         return pairs, CachedInputs(arguments.out, pairs)
 
-    def fresh(self, seed: int) -> TextMultiModalModel:
+    def fresh(self, seed: int, left_out: tuple[float, float] | None = None) -> TextMultiModalModel:
         """Untrained heads over the trunks."""
         torch.manual_seed(seed)
         model = checkpoint.build(self._architecture, self._trunks)
+        if self._model:
+            trained = checkpoint.load(self._model, self._trunks).model.image
+            assert isinstance(model.image, CNN) and isinstance(trained, CNN)
+            model.image.features.load_state_dict(trained.features.state_dict())
+        image, text = left_out or (self._stage.image_feature_dropout, self._stage.text_feature_dropout)
+        set_feature_dropout(model.image, image)
+        set_feature_dropout(model.text, text)
         images, texts = trunk_cache.sample(self._inputs, self._pairs, np.random.default_rng(6), 20_000)
         assert isinstance(model.image, CNN) and isinstance(model.text, PretrainedText)
         model.image.projection.fit(images)
