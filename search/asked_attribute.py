@@ -17,17 +17,16 @@ from search.phrasings import rows
 
 PLAINLY = "what is its {}"
 APART = 0.02
-"""How much nearer the nearest phrasing must be than the nearest one about anything else (bench_dialogue tuning: at 0
-six of 32 questions about other things are taken for one about an attribute, at .02 none, at .04 fewer are found)."""
+"""How much nearer the nearest phrasing must be than the nearest one about anything else. By `bench_dialogue tuning`, with
+0, this and .04 here: of 40 questions 31, 29 and 26 are found, 2, 0 and 0 mistaken, of 32 about other things 7, 0 and 0."""
 
 
 def asked_attribute(question: str, names: Sequence[str], encode: Encode) -> str | None:
     """Of attributes of these names the one that is asked about; None: the question is about something else."""
     if not names:
         return None
-    questions = [(frozenset(_words(name)), PLAINLY.format(" ".join(_words(name)))) for name in names]
-    phrasings = [(_aspect(words), phrasing) for words, phrasing in questions]
-    phrasings += phrasings_of_questions()
+    plainly = [(_aspect(_words(name)), PLAINLY.format(" ".join(_words(name)))) for name in names]
+    phrasings = [*plainly, *phrasings_of_questions()]
     vectors = encode([plain(question), *(phrasing for _, phrasing in phrasings)])
     scores = vectors[1:] @ vectors[0]
     best = int(np.argmax(scores))
@@ -35,13 +34,13 @@ def asked_attribute(question: str, names: Sequence[str], encode: Encode) -> str 
     others = [score for score, (about, _) in zip(scores, phrasings, strict=True) if about != aspect]
     if others and scores[best] - max(others) < APART:
         return None
-    about_it = [i for i, (words, _) in enumerate(questions) if _aspect(words) == aspect]
+    about_it = [i for i, (about, _) in enumerate(plainly) if about == aspect]
     return names[max(about_it, key=lambda i: scores[i])] if about_it else None
 
 
-def _aspect(words: frozenset[str]) -> frozenset[str]:
+def _aspect(words: Sequence[str]) -> frozenset[str]:
     """The words for what an attribute of this name tells: those of the phrasings where they have one of them."""
-    return next((names for names, _ in phrasings_of_questions() if names & words), words)
+    return next((names for names, _ in phrasings_of_questions() if names & {*words}), frozenset(words))
 
 
 def _words(name: str) -> list[str]:

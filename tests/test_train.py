@@ -208,7 +208,7 @@ def test_a_recipe_reads_as_what_it_says_and_trains(tmp_path: Path, pictures: Pat
         (
             "steps = 3",
             "steps = 3\nimage_feature_dropout = 1.0",
-            "stage joint: image_feature_dropout must be 0 or more and below 1",
+            "stage joint: image_feature_dropout must be 0 or more and below 1, got 1.0",
         ),
     ],
 )

@@ -188,8 +188,9 @@ class CNN(ImageEncoder):
         pooled = self.projection.standardise(out.pooled)
         seen = self.projection.in_dropout(pooled)
         # a feature is left out of all tokens of a picture: its neighbours would tell it (Tompson et al. 2015)
-        kept = self.projection.in_dropout(torch.ones_like(out.memory[:, :1]))
-        tokens: Tensor = self.token_projection(out.memory * kept)
+        share = self.projection.in_dropout.p
+        memory = F.dropout1d(out.memory.transpose(1, 2), share, self.training).transpose(1, 2)
+        tokens: Tensor = self.token_projection(memory)
         first = tokens[:, :1] + self.colour_projection(seen[:, -COLOUR_WIDTH:])[:, None]
         if not self.summary_projection:
             return torch.cat([first, tokens[:, 1:]], dim=1)

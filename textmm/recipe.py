@@ -86,8 +86,8 @@ class Stage:
         if self.micro_batch < 0:
             raise ValueError(f"stage {self.name}: micro_batch must be 0 or more, got {self.micro_batch}")
         for name in ("image_feature_dropout", "text_feature_dropout"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"stage {self.name}: {name} must be 0 or more and below 1")
+            if not 0 <= (share := getattr(self, name)) < 1:
+                raise ValueError(f"stage {self.name}: {name} must be 0 or more and below 1, got {share}")
         weights = (
             self.contrastive_loss_weight,
             self.caption_loss_weight,
