@@ -7,7 +7,7 @@ from torch import Tensor
 from textmm.colour import COLOUR_WIDTH, colour_features
 from textmm.config import ImageConfig, named_model
 from textmm.image import CNN, ImageEncoder, TrunkOutput, ViT, image_encoder
-from textmm.layers import set_feature_dropout
+from textmm.layers import FeatureDropout, set_feature_dropout
 
 VIT = ImageConfig(kind="vit", image_size=32, patch_size=8, width=24, layers=2, heads=3)
 LITE = replace(named_model("mini").vision_cfg, summary_tokens=False)
@@ -147,6 +147,18 @@ def test_summary_tokens_are_two_more_of_the_pooled_features_and_of_the_place_in_
     assert one.shape == (3, 19, LITE.token_width)
     assert torch.equal(one[:, :17], changed[:, :17])
     assert not torch.allclose(one[:, 17], changed[:, 17]) and not torch.allclose(one[:, 18], changed[:, 18])
+
+
+def test_each_row_leaves_out_its_own_share_of_features_in_training_and_keeps_their_mean() -> None:
+    dropout = FeatureDropout().train()
+    dropout.shares = torch.tensor([0.0, 0.25, 0.8])
+    x = torch.ones(3, 20_000)
+
+    y = dropout(x)
+
+    torch.testing.assert_close((y == 0).float().mean(1), dropout.shares, atol=0.02, rtol=0)
+    torch.testing.assert_close(y.mean(1), torch.ones(3), atol=0.05, rtol=0)
+    assert dropout.eval()(x) is x
 
 
 @torch.inference_mode()

@@ -160,4 +160,4 @@ def show_which_parts_are_there(model: PretrainedText) -> None:
     for parameter in (head.linear.weight, head.linear.bias, head.proj.weight, head.proj.bias):
         parameter.zero_()
     head.linear.weight[0, 0] = head.linear.weight[1, BERT_WIDTH] = 1.0
-    head.in_dropout.p = 0.0
+    head.in_dropout.shares = 0.0

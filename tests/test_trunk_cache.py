@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,14 +20,16 @@ from tests.drawn import encoded
 from textmm import checkpoint
 from textmm.config import named_model
 from textmm.encoder import Encoder
+from textmm.fusion import TextDecoder
 from textmm.model import TextMultiModalModel
 from textmm.pairs import Pairs, PairSource
 from textmm.phrases import CaptionPhrase, Phrases
 from textmm.pretrained import load_tokenizer
 from textmm.recipe import Stage, TrainConfig
+from textmm.reinforce import sample_words
 from textmm.tokenizers import Tokenizer
 from textmm.train import Progress, TrainingStopped, train
-from textmm.transforms import to_tensor
+from textmm.transforms import augment, to_tensor
 from textmm.trunk_cache import (
     DECODED_BYTES,
     CachedInputs,
@@ -113,7 +116,7 @@ def is_near(one: np.ndarray, other: np.ndarray) -> bool:
 
 
 @torch.inference_mode()
-def test_cached_pictures_are_their_trunk_outputs_whole_or_mirrored(
+def test_cached_pictures_are_their_trunk_outputs_whole_mirrored_or_cropped(
     model: TextMultiModalModel, pairs: Pairs, cached: CachedInputs
 ) -> None:
     ids = np.arange(24)
@@ -123,12 +126,12 @@ def test_cached_pictures_are_their_trunk_outputs_whole_or_mirrored(
     for i in ids.tolist():
         size = MINI.vision_cfg.image_size
         whole = pairs.picture(i).resize((size, size), reducing_gap=2.0)
-        fresh = model.image.trunk(to_tensor([whole, ImageOps.mirror(whole)], MINI.vision_cfg))
-        matches = [is_near(out.pooled[i].numpy(), fresh.pooled[view].numpy()) for view in (0, 1)]
-        (view,) = [v for v in (0, 1) if matches[v]]
+        crop = augment(pairs.picture(i), MINI.vision_cfg, np.random.default_rng([pairs.seed, 4, i]))
+        fresh = model.image.trunk(to_tensor([whole, ImageOps.mirror(whole), crop], MINI.vision_cfg))
+        (view,) = [v for v in range(3) if is_near(out.pooled[i].numpy(), fresh.pooled[v].numpy())]
         assert is_near(out.memory[i].numpy(), fresh.memory[view].numpy())
         which.append(view)
-    assert set(which) == {0, 1}
+    assert set(which) == {0, 1, 2}
 
 
 @torch.inference_mode()
@@ -232,15 +235,45 @@ def test_a_model_over_locked_trunks_trains_and_is_an_encoder(tmp_path: Path, tru
 
 
 def test_a_stage_says_how_many_features_its_heads_do_not_see(tmp_path: Path, trunks: Path) -> None:
-    def first_loss(image: float, text: float) -> float:
+    def first_loss(image: float | dict[str, float], text: float | dict[str, float]) -> float:
         stage = replace(RECIPE.stages[0], steps=1, image_feature_dropout=image, text_feature_dropout=text)
-        out = tmp_path / f"{image}-{text}"
+        out = tmp_path / f"{len(list(tmp_path.iterdir()))}"
         seen = list(train(replace(RECIPE, stages=(stage,)), data=tmp_path, trunks=trunks, out=out))
         return seen[-1].losses["contrastive"]
 
-    losses = [first_loss(0.2, 0.2), first_loss(0.9, 0.2), first_loss(0.2, 0.9)]
+    (drawn,) = (source.source for source in RECIPE.sources)
+    as_usual = first_loss(0.2, 0.2)
+    losses = [as_usual, first_loss(0.9, 0.2), first_loss(0.2, 0.9), first_loss({drawn: 0.9}, {drawn: 0.9})]
 
-    assert len(set(losses)) == 3
+    assert len(set(losses)) == 4
+    assert first_loss({}, {}) == as_usual
+    with pytest.raises(
+        ValueError, match="image_feature_dropout names 'photos', which is none of the sources: drawn"
+    ):
+        replace(RECIPE, stages=(replace(RECIPE.stages[0], image_feature_dropout={"photos": 0.9}),))
+
+
+def test_captions_that_are_rewarded_are_sampled_over_pictures_with_features_left_out(
+    tmp_path: Path, trunks: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[torch.Tensor, bool]] = []
+
+    def sampled(decoder: TextDecoder, image_tokens: torch.Tensor, **how: Any) -> torch.Tensor:
+        seen.append((image_tokens.detach(), decoder.training))
+        return sample_words(decoder, image_tokens, **how)
+
+    monkeypatch.setattr("textmm.train.sample_words", sampled)
+    rewarded = replace(RECIPE.stages[1], name="rewarded", steps=1, reward_weight=1.0, reward_style="title")
+    for share in (0.0, 0.9):
+        stage = replace(rewarded, image_feature_dropout=share)
+        for _ in train(
+            replace(RECIPE, stages=(stage,)), data=tmp_path, trunks=trunks, out=tmp_path / f"{share}"
+        ):
+            pass
+
+    (whole, _), *_, (left_out, training) = seen
+    assert whole.shape == left_out.shape and not torch.allclose(whole, left_out)
+    assert not training
 
 
 def test_an_unlocked_layer_learns_is_stored_and_comes_back(tmp_path: Path, trunks: Path) -> None:
@@ -323,16 +356,16 @@ def test_late_image_stages_learn_over_kept_first_ones(tmp_path: Path, trunks: Pa
     for _ in train(tune, data=tmp_path, trunks=trunks, out=tmp_path / "tuned"):
         pass
     (cache,) = {p.parent for p in (tmp_path / "tuned" / "cache").glob("*/*.memory.npy")}
-    (before,) = {p.parent for p in (tmp_path / "whole" / "cache").glob("*/*.memory.npy")}
+    kept = {p.parent.name for p in (tmp_path / "whole" / "cache").glob("*/*.memory.npy")}
     tuned = load_file(tmp_path / "tuned" / "model.safetensors")
-    assert cache.name != before.name
+    assert cache.name in kept and len(kept) == 2  # before the late stages learnt, and after
     assert not list((tmp_path / "tuned" / "cache").glob("*/*.maps-*"))
     assert all(torch.equal(tuned[k], stored[k]) for k in learnt)
 
 
 @torch.inference_mode()
 def test_a_stage_after_late_ones_reads_what_the_trunk_has_become(tmp_path: Path, trunks: Path) -> None:
-    """Kept once, of the two views that a decoder reads; not the published trunk's, and not run in the steps."""
+    """Kept once; not the published trunk's, and not run in the steps."""
     first, second = RECIPE.stages
     late = replace(first, name="late", trains=LATE, steps=3, batch_size=8, learning_rate=1e-2, warmup_steps=1)
     run = replace(RECIPE, stages=(replace(first, steps=1), late, replace(second, steps=1)))
@@ -341,7 +374,8 @@ def test_a_stage_after_late_ones_reads_what_the_trunk_has_become(tmp_path: Path,
             pass
 
     pairs = Pairs((DRAWN,), (ENGLISH, CHINESE), data=tmp_path, drawings=tmp_path / "cache", seed=run.seed)
-    (folder,) = (tmp_path / "cache").glob("*/decoder")
+    folders = {path.parent for path in (tmp_path / "cache").glob("*/*.memory.npy")}
+    folder = max(folders, key=lambda path: path.stat().st_mtime)
     kept = CachedInputs(folder, pairs).pictures(np.arange(24), None, memory=True)
     (rows,) = (np.load(path) for path in folder.glob("*.pooled.npy"))
     now = checkpoint.load(str(tmp_path), trunks).model
@@ -353,7 +387,7 @@ def test_a_stage_after_late_ones_reads_what_the_trunk_has_become(tmp_path: Path,
         for model in (now, checkpoint.build(MINI, trunks).eval())
     )
 
-    assert rows.shape == (24, 2, 3360)
+    assert rows.shape == (24, 3, 3360)
     for values in ("pooled", "memory"):
         mine, right, before = (getattr(x, values)[..., :1280] for x in (kept, become, published))
         near, far = (float((mine - x).norm() / x.norm()) for x in (right, before))

@@ -187,10 +187,7 @@ class CNN(ImageEncoder):
     def tokens(self, out: TrunkOutput) -> Tensor:
         pooled = self.projection.standardise(out.pooled)
         seen = self.projection.in_dropout(pooled)
-        # a feature is left out of all tokens of a picture: its neighbours would tell it (Tompson et al. 2015)
-        share = self.projection.in_dropout.p
-        memory = F.dropout1d(out.memory.transpose(1, 2), share, self.training).transpose(1, 2)
-        tokens: Tensor = self.token_projection(memory)
+        tokens: Tensor = self.token_projection(self.projection.in_dropout(out.memory))
         first = tokens[:, :1] + self.colour_projection(seen[:, -COLOUR_WIDTH:])[:, None]
         if not self.summary_projection:
             return torch.cat([first, tokens[:, 1:]], dim=1)

@@ -98,6 +98,22 @@ class Block(nn.Module):
         return out
 
 
+class FeatureDropout(nn.Module):
+    """In training a share of the features is left out, others of each row, and the rest made larger for it (Srivastava
+    et al. 2014); of a row of tokens the same of all: its neighbours would tell a feature (Tompson et al. 2015).
+    """
+
+    shares: float | Tensor = 0.2
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, D] or [B, N, D] -> the same shape."""
+        if not self.training:
+            return x
+        kept = 1 - torch.as_tensor(self.shares, device=x.device, dtype=torch.float32).view(-1, 1)
+        mask = (torch.rand(len(x), x.shape[-1], device=x.device) < kept) / kept
+        return x * (mask if x.dim() == 2 else mask[:, None])
+
+
 class ProjectionHead(nn.Module):
     """Features of a locked trunk -> the shared space: standardise, clamp, a linear path beside an MLP, L2.
 
@@ -112,7 +128,7 @@ class ProjectionHead(nn.Module):
         super().__init__()
         self.register_buffer("mean", torch.zeros(in_width))
         self.register_buffer("std", torch.ones(in_width))
-        self.in_dropout = nn.Dropout(0.2)  # in training as its stage says (`set_feature_dropout`)
+        self.in_dropout = FeatureDropout()
         self.linear = nn.Linear(in_width, embed_dim)
         self.fc = nn.Linear(in_width, hidden)
         self.dropout = nn.Dropout(0.5)
@@ -134,8 +150,8 @@ class ProjectionHead(nn.Module):
         return F.normalize(y.float(), dim=-1)
 
 
-def set_feature_dropout(tower: nn.Module, share: float) -> None:
-    """What the head over a pretrained trunk does not see of the features, in training."""
+def set_feature_dropout(tower: nn.Module, shares: float | Tensor) -> None:
+    """What the head over a pretrained trunk does not see of the features, in training: a share, or one a row [B]."""
     for module in tower.modules():
-        if isinstance(module, ProjectionHead):
-            module.in_dropout.p = share
+        if isinstance(module, FeatureDropout):
+            module.shares = shares

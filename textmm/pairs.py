@@ -259,6 +259,12 @@ class Pairs:
                 out.update({i: self.items[i].texts for i in span if self.items[i].texts})
         return out
 
+    def source_of(self, picture_ids: Ints) -> Ints:
+        """Which of `sources` each picture is from."""
+        starts = [span.start for span in self.ranges]
+        found: Ints = np.searchsorted(starts, picture_ids, side="right") - 1
+        return found
+
     def positives(self, draw: Draw) -> NDArray[np.bool_]:
         """[n, n]: picture i and text j belong together: the same picture or text, or a phrase true of i."""
         pictures, texts = draw.picture_ids, draw.text_ids

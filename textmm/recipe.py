@@ -12,6 +12,9 @@ from textmm.config import from_mapping
 from textmm.pairs import PairSource
 from textmm.phrases import CaptionPhrase, Phrases
 
+LEFT_OUT = 0.2
+"""Share of the features that is left out unless a stage says otherwise."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Validation:
@@ -67,10 +70,11 @@ class Stage:
     them (Kusupati et al. 2022, Matryoshka)."""
     average_last: float = 0.0
     """Weights become their mean over the last part of the stage, 0..1 (Izmailov et al. 2018)."""
-    image_feature_dropout: float = 0.2
-    text_feature_dropout: float = 0.2
+    image_feature_dropout: float | Mapping[str, float] = LEFT_OUT
+    text_feature_dropout: float | Mapping[str, float] = LEFT_OUT
     """Share of the features of a pretrained trunk that the head and the tokens over them do not see, drawn anew for
-    each picture and text (Srivastava et al. 2014). Few pictures, seen often, want much: .6 and more."""
+    each picture and text (Srivastava et al. 2014): of all, or by `source`, .2 where none is named. Few pictures, seen
+    often, want much: .6 and more."""
     label_smoothing: float = 0.0
     scale_start: float = 0.0
     """The factor on cosines that the stage starts from; 0 keeps what is there."""
@@ -86,8 +90,10 @@ class Stage:
         if self.micro_batch < 0:
             raise ValueError(f"stage {self.name}: micro_batch must be 0 or more, got {self.micro_batch}")
         for name in ("image_feature_dropout", "text_feature_dropout"):
-            if not 0 <= (share := getattr(self, name)) < 1:
-                raise ValueError(f"stage {self.name}: {name} must be 0 or more and below 1, got {share}")
+            said = getattr(self, name)
+            for share in said.values() if isinstance(said, Mapping) else (said,):
+                if not 0 <= share < 1:
+                    raise ValueError(f"stage {self.name}: {name} must be 0 or more and below 1, got {share}")
         weights = (
             self.contrastive_loss_weight,
             self.caption_loss_weight,
@@ -131,6 +137,18 @@ class TrainConfig:
                 raise ValueError(
                     f"stage {stage.name} has a question_loss_weight, and no source a question_share"
                 )
+
+            self._check_sources(stage)
+
+    def _check_sources(self, stage: Stage) -> None:
+        known = [source.source for source in self.sources]
+        for name in ("image_feature_dropout", "text_feature_dropout"):
+            said = getattr(stage, name)
+            for source in said if isinstance(said, Mapping) else ():
+                if source not in known:
+                    raise ValueError(
+                        f"stage {stage.name}: {name} names {source!r}, which is none of the sources: {', '.join(known)}"
+                    )
 
     @classmethod
     def read(cls, path: Path) -> TrainConfig:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Iterator, Sequence
-from functools import partial
-from itertools import takewhile
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +13,11 @@ import torch
 from textmm import trunk_cache
 from textmm.begin import IMAGE, TEXT, Begun
 from textmm.image import CNN
-from textmm.pairs import Pairs
+from textmm.layers import set_feature_dropout
+from textmm.model import TextMultiModalModel
+from textmm.pairs import Ints, Pairs
 from textmm.ranks import Ranks
-from textmm.recipe import Stage, TrainConfig
+from textmm.recipe import LEFT_OUT, Stage, TrainConfig
 from textmm.text import PretrainedText
 from textmm.trunk_cache import CachedInputs, FrontInputs, LiveInputs, MixedInputs, PictureInputs, TrunkInputs
 
@@ -31,7 +31,8 @@ def fill_caches(
     model, stage, stages = begun.model.eval(), config.stages[number], begun.locked_stages(config)
     live = begun.is_live(stage, IMAGE)
     if isinstance(model.image, CNN) and not (live and stages is None):
-        folder, decoder_only = _image_folder(config, number, begun, out)
+        folder = _image_folder(config, number, begun, out)
+        decoder_only = not stage.contrastive_loss_weight
         front = None if stages is None else _front_folder(begun, stages, out)
         whole = model.image.features  # the weights may yet learn: a copy of them is made small and quick
         model.image.features = copy.deepcopy(whole).to(torch.bfloat16).to(memory_format=torch.channels_last)
@@ -60,7 +61,7 @@ def inputs_of(
     live = LiveInputs(begun.model, pairs, begun.tokenizer)
     images: PictureInputs = live
     if not begun.is_live(stage, IMAGE):
-        images = CachedInputs(_image_folder(config, number, begun, out)[0], pairs)
+        images = CachedInputs(_image_folder(config, number, begun, out), pairs)
     elif stages is not None:
         images = FrontInputs(_front_folder(begun, stages, out), pairs, begun.model, stages)
     words: TrunkInputs = live
@@ -69,18 +70,8 @@ def inputs_of(
     return MixedInputs(images, words, ranks.device)
 
 
-def _image_folder(config: TrainConfig, number: int, begun: Begun, out: Path) -> tuple[Path, bool]:
-    """Of the whole image trunk's outputs, and whether no stage that reads them wants more than a decoder does."""
-    before, after = config.stages[:number], config.stages[number:]
-    locked = partial(_is_locked, begun)
-    readers = (*takewhile(locked, reversed(before)), *takewhile(locked, after))
-    decoder_only = not any(stage.contrastive_loss_weight for stage in readers)
-    folder = _folder(begun, _keys(config, number, begun, IMAGE), out)
-    return (folder / "decoder" if decoder_only else folder), decoder_only
-
-
-def _is_locked(begun: Begun, stage: Stage) -> bool:
-    return not begun.is_live(stage, IMAGE)
+def _image_folder(config: TrainConfig, number: int, begun: Begun, out: Path) -> Path:
+    return _folder(begun, _keys(config, number, begun, IMAGE), out)
 
 
 def _text_folder(config: TrainConfig, number: int, begun: Begun, out: Path) -> Path:
@@ -102,6 +93,18 @@ def _folder(begun: Begun, keys: Sequence[str], out: Path) -> Path:
     architecture = begun.model.config
     said = f"{architecture.vision_cfg} {architecture.text_cfg}{begun.digest(keys)}"
     return out / "cache" / hashlib.sha256(said.encode()).hexdigest()[:12]
+
+
+def leave_out(stage: Stage, model: TextMultiModalModel, pairs: Pairs, picture_ids: Ints) -> None:
+    """Set what the heads do not see, in training, of the next batch: these pictures and a text of each."""
+    source = pairs.source_of(picture_ids)
+    for tower, said in (
+        (model.image, stage.image_feature_dropout),
+        (model.text, stage.text_feature_dropout),
+    ):
+        usual, by_source = (LEFT_OUT, said) if isinstance(said, Mapping) else (said, {})
+        shares = torch.tensor([by_source.get(s.source, usual) for s in pairs.sources])
+        set_feature_dropout(tower, shares[source])
 
 
 def fit_heads(begun: Begun, pairs: Pairs, config: TrainConfig, out: Path) -> None:

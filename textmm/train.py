@@ -23,7 +23,6 @@ from textmm.begin import Begun, begin
 from textmm.config import ANSWER
 from textmm.gradient_cache import BatchLoss, FeatureLoss, RowLoss
 from textmm.image import Encoded, TrunkOutput
-from textmm.layers import set_feature_dropout
 from textmm.losses import captioning_loss, contrastive_loss, next_words, shortened, sigmoid_loss
 from textmm.mean_weights import MeanWeights
 from textmm.optimiser import clip, make_optimizer, pace
@@ -32,7 +31,7 @@ from textmm.ranks import Ranks
 from textmm.recipe import Stage, TrainConfig
 from textmm.reinforce import CiderReward, reinforced_loss, sample_words
 from textmm.resume import Position
-from textmm.stage_inputs import fill_caches, fit_heads, inputs_of
+from textmm.stage_inputs import fill_caches, fit_heads, inputs_of, leave_out
 from textmm.trunk_cache import (
     Rngs,
     TrunkInputs,
@@ -136,8 +135,6 @@ def _train_stage(
     unlocked = run.begun.unlocked(run.config, at.stage)
     if at.step == 0 and stage.scale_start:
         model.logit_scale.data.fill_(math.log(stage.scale_start))
-    set_feature_dropout(model.image, stage.image_feature_dropout)
-    set_feature_dropout(model.text, stage.text_feature_dropout)
     optimizer = make_optimizer(model, stage, pretrained=run.begun.pretrained)
     mean = MeanWeights(model)
     if state is not None:
@@ -183,7 +180,8 @@ class _Run:
 
     def step(self, stage: Stage, at: Position, optimizer: torch.optim.Optimizer) -> dict[str, float]:
         """One step of a stage -> its losses. Raises FloatingPointError before a weight is spoilt."""
-        optimizer.zero_grad(set_to_none=True)
+        # of the whole model: what the stage before trained would count in the norm that gradients are clipped to
+        self.begun.model.zero_grad(set_to_none=True)
         losses = {
             name: float(loss.backward(self.ranks, stage.micro_batch, weight))
             for name, (weight, loss) in self._losses(stage, at.stage, at.step, stage.batch_size).items()
@@ -283,7 +281,7 @@ class _Run:
         def features(rows: range) -> tuple[Tensor, Tensor]:
             rngs = self._chance(CONTRASTIVE, number, step, rows)
             with self._autocast(stage):
-                image = model.image.project(self._pictures(draw.picture_ids, rows, rngs, memory=False))
+                image = model.image.project(self._pictures(stage, draw.picture_ids, rows, rngs, memory=False))
                 return image, model.text.project(self.inputs.texts(draw.text_ids[rows.start : rows.stop]))
 
         def loss(image_features: Tensor, text_features: Tensor) -> Tensor:
@@ -338,7 +336,9 @@ class _Run:
             rngs = self._chance(*chance, part)
             mine = words[part.start : part.stop]
             with self._autocast(stage):
-                tokens = self._tokens(self._pictures(picture_ids, part, rngs, memory=True), asked, part)
+                tokens = self._tokens(
+                    self._pictures(stage, picture_ids, part, rngs, memory=True), asked, part
+                )
                 states, following = [], []
                 for rows in (mine != pad).sum(1).argsort().chunk(LENGTH_GROUPS):
                     short = mine[rows, : int((mine[rows] != pad).sum(1).max())]
@@ -370,10 +370,10 @@ class _Run:
 
         def share_of_loss(part: range) -> Tensor:
             rngs = self._chance(REWARD, number, step, part)
-            was_training = model.training
-            model.eval()  # what is rewarded must be what was sampled: no dropout
+            was_training = decoder.training
+            decoder.eval()  # what is rewarded must be what was sampled; of the picture the same is left out in both
             with self._autocast(stage):
-                tokens = model.image.tokens(self._pictures(draw.picture_ids, part, rngs, memory=True))
+                tokens = model.image.tokens(self._pictures(stage, draw.picture_ids, part, rngs, memory=True))
                 words = sample_words(
                     decoder,
                     tokens,
@@ -388,7 +388,7 @@ class _Run:
                 pictures = np.repeat(draw.picture_ids[part.start : part.stop], samples).tolist()
                 rewards = [self.reward(i, said) for i, said in zip(pictures, captions, strict=True)]
                 logits = decoder(words, tokens.repeat_interleave(samples, 0))
-                model.train(was_training)
+                decoder.train(was_training)
                 by_picture = torch.tensor(rewards, device=self.ranks.device).view(-1, samples)
                 loss = reinforced_loss(logits, words, by_picture, pad=vocabulary.pad_token_id)
                 return loss * (len(part) / len(draw.picture_ids))
@@ -401,8 +401,13 @@ class _Run:
         (style,) = styles
         return CiderReward(self.pairs.sentences(style))
 
-    def _pictures(self, picture_ids: Ints, rows: range, rngs: Rngs, *, memory: bool) -> TrunkOutput:
-        return self.inputs.pictures(picture_ids[rows.start : rows.stop], rngs, memory=memory)
+    def _pictures(
+        self, stage: Stage, picture_ids: Ints, rows: range, rngs: Rngs, *, memory: bool
+    ) -> TrunkOutput:
+        """Of these rows, for whose heads it is set what they do not see."""
+        ids = picture_ids[rows.start : rows.stop]
+        leave_out(stage, self.begun.model, self.pairs, ids)
+        return self.inputs.pictures(ids, rngs, memory=memory)
 
     def _chance(self, stream: int, number: int, step: int, rows: range) -> Rngs:
         """What is random in these rows: dropout by their first, augmentation row by row."""

@@ -29,8 +29,6 @@ from textmm.pairs import Ints, Pairs
 from textmm.tokenizers import Tokenizer
 from textmm.transforms import augment, fit, to_tensor
 
-MEMORY_VIEWS = 2
-"""Views whose tokens are kept for the decoder: the picture and its mirror."""
 CHUNK = 8
 TEXT_CHUNK = 64
 DECODED_BYTES = 256_000_000
@@ -101,7 +99,6 @@ class _Files:
 
     def __init__(self, folder: Path, pairs: Pairs) -> None:
         self._folder, self._pairs = folder, pairs
-        self._starts = np.array([span.start for span in pairs.ranges])
         self._arrays: dict[tuple[int, str], NDArray[np.float16]] = {}
 
     def open(self, source: int, kind: str) -> NDArray[np.float16]:
@@ -112,8 +109,9 @@ class _Files:
 
     def places(self, ids: Ints) -> Iterator[tuple[int, int]]:
         """Of pictures: which source, which of its rows."""
-        source = np.searchsorted(self._starts, ids, side="right") - 1
-        return zip(source.tolist(), (ids - self._starts[source]).tolist(), strict=True)
+        source = self._pairs.source_of(ids)
+        starts = np.array([span.start for span in self._pairs.ranges])
+        return zip(source.tolist(), (ids - starts[source]).tolist(), strict=True)
 
 
 class FrontInputs:
@@ -171,7 +169,7 @@ class CachedInputs:
         pooled, tokens = [], []
         for (source, row), rng in zip(self._files.places(ids), rngs or repeat(None, len(ids)), strict=True):
             views = self._files.open(source, "pooled")[row]
-            view = 0 if rng is None else int(rng.integers(MEMORY_VIEWS if memory else len(views)))
+            view = 0 if rng is None else int(rng.integers(len(views)))
             pooled.append(views[view])
             if memory and self._pairs.sources[source].is_read_by_decoder:
                 tokens.append(self._files.open(source, "memory")[row, view])
@@ -236,12 +234,11 @@ def fill_pictures(
             out = fronts.views(which, i, views)
         else:
             out = image.trunk(_pixels(pairs, pairs.ranges[which][i], views, model))
-        return {"pooled": out.pooled, "memory": out.memory[:MEMORY_VIEWS]}
+        return {"pooled": out.pooled, "memory": out.memory}
 
     for which, source in enumerate(pairs.sources):
         if source.is_read_by_decoder:
-            views = min(source.views, MEMORY_VIEWS) if decoder_only else source.views
-            yield from _fill(folder, pairs, which, ("memory", "pooled"), views, made)
+            yield from _fill(folder, pairs, which, ("memory", "pooled"), source.views, made)
         elif not decoder_only:
             yield from _fill(folder, pairs, which, ("pooled",), source.views, made)
 

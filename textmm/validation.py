@@ -13,7 +13,7 @@ from textmm.metrics import recall_at_k
 from textmm.model import TextMultiModalModel
 from textmm.pairs import Ints, Pairs, PairSource
 from textmm.recipe import Stage, Validation
-from textmm.trunk_cache import MEMORY_VIEWS, TrunkInputs
+from textmm.trunk_cache import TrunkInputs
 
 MOST = 2000
 """Pictures looked at, spread over the source; a look is to cost little beside the steps between two."""
@@ -30,7 +30,7 @@ def read_pairs(
         caption_share=1.0 if stage.caption_loss_weight else 0.0,
         question_share=1.0 if stage.question_loss_weight else 0.0,
         question_column=validation.question_column,
-        views=MEMORY_VIEWS,
+        views=1,
         style=validation.style,
     )
     return Pairs((source,), (), data=data, drawings=drawings, seed=seed, questions=questions)

@@ -15,6 +15,7 @@ import argparse
 import copy
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -28,13 +29,13 @@ from tests.benchmarks.measure import print_json
 from textmm import checkpoint, trunk_cache, validation
 from textmm.config import named_model
 from textmm.image import CNN
-from textmm.layers import set_feature_dropout
 from textmm.losses import contrastive_loss
 from textmm.model import TextMultiModalModel
 from textmm.optimiser import adamw, clip, pace
 from textmm.pairs import Pairs
 from textmm.pretrained import load_tokenizer
 from textmm.recipe import TrainConfig, Validation
+from textmm.stage_inputs import leave_out
 from textmm.text import PretrainedText
 from textmm.trunk_cache import CachedInputs
 
@@ -87,7 +88,7 @@ def rows_of(trial: Trial, steps: int) -> dict[str, Callable[[], list[TextMultiMo
         return [trial.trained(copy.deepcopy(once(0)), seed, steps // 2, rate=0.3) for seed in (11, 12, 13)]
 
     def left_out(share: tuple[float, float]) -> list[TextMultiModalModel]:
-        return [trial.trained(trial.fresh(0, share), 0, steps)]
+        return [trial.trained(trial.fresh(0), 0, steps, left_out=share)]
 
     rows: dict[str, Callable[[], list[TextMultiModalModel]]] = {
         f"left out {image:g} of pictures, {text:g} of texts": partial(left_out, (image, text))
@@ -139,7 +140,7 @@ class Trial:
             print(f"{what}: {done}/{of}", end="\r")
         return pairs, CachedInputs(arguments.out, pairs)
 
-    def fresh(self, seed: int, left_out: tuple[float, float] | None = None) -> TextMultiModalModel:
+    def fresh(self, seed: int) -> TextMultiModalModel:
         """Untrained heads over the trunks."""
         torch.manual_seed(seed)
         model = checkpoint.build(self._architecture, self._trunks)
@@ -147,9 +148,6 @@ class Trial:
             trained = checkpoint.load(self._model, self._trunks).model.image
             assert isinstance(model.image, CNN) and isinstance(trained, CNN)
             model.image.features.load_state_dict(trained.features.state_dict())
-        image, text = left_out or (self._stage.image_feature_dropout, self._stage.text_feature_dropout)
-        set_feature_dropout(model.image, image)
-        set_feature_dropout(model.text, text)
         images, texts = trunk_cache.sample(self._inputs, self._pairs, np.random.default_rng(6), 20_000)
         assert isinstance(model.image, CNN) and isinstance(model.text, PretrainedText)
         model.image.projection.fit(images)
@@ -165,9 +163,13 @@ class Trial:
         *,
         rate: float = 1.0,
         loss: Loss = contrastive_loss,
+        left_out: tuple[float, float] | None = None,
     ) -> TextMultiModalModel:
         """The heads after so many steps; batches depend on the seed, `rate` is times the recipe's."""
         stage, model = self._stage, model.train()
+        if left_out:
+            image, text = left_out
+            stage = replace(stage, image_feature_dropout=image, text_feature_dropout=text)
         learning = [p for name, p in model.named_parameters() if name.startswith(tuple(stage.trains))]
         optimizer = adamw(learning, stage.learning_rate * rate, stage.weight_decay)
         peaks = [group["lr"] for group in optimizer.param_groups]
@@ -177,6 +179,7 @@ class Trial:
                 group["lr"] = peak * pace(step, steps, stage.warmup_steps)
             draw = self._pairs.draw(BATCH, stage=seed, step=step)
             rngs = [np.random.default_rng([seed, step, row]) for row in range(len(draw.picture_ids))]
+            leave_out(stage, model, self._pairs, draw.picture_ids)
             with torch.autocast("cpu", torch.bfloat16):
                 images = model.image.project(self._inputs.pictures(draw.picture_ids, rngs, memory=False))
                 texts = model.text.project(self._inputs.texts(draw.text_ids))
