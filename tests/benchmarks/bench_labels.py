@@ -65,7 +65,8 @@ def _read(arguments: argparse.Namespace, image: CNN, source: str) -> tuple[Tenso
     )
     model = checkpoint.load(arguments.model, arguments.trunks).model.eval()
     for what, done, of in trunk_cache.fill_pictures(arguments.out, model, pairs):  # type: ignore[arg-type]
-        print(f"{what}: {done}/{of}", end="\r")
+        if done == of:
+            print(f"{what}: {of} pictures")
     pooled = (
         CachedInputs(arguments.out, pairs).pictures(np.arange(len(pairs.items)), None, memory=False).pooled
     )
