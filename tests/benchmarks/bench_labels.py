@@ -10,6 +10,7 @@ pictures it was trained with. Labels that are few in --train are in too: accurac
 from __future__ import annotations
 
 import argparse
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from torch.nn import functional as F
 from tests.benchmarks.measure import print_json
 from textmm import checkpoint, trunk_cache, validation
 from textmm.image import CNN
+from textmm.model import TextMultiModalModel
 from textmm.optimiser import adamw, pace
 from textmm.recipe import Stage, Validation
 from textmm.trunk_cache import CachedInputs
@@ -39,12 +41,11 @@ def main() -> None:
     parser.add_argument("--val", default="fashion/val-*.tar")
     parser.add_argument("--label", nargs="+", default=["base_colour", "article_type"])
     parser.add_argument("--trunks", type=Path, default=Path("data/trunks"))
-    parser.add_argument("--out", type=Path, default=Path("data/labels"), help="for features")
     arguments = parser.parse_args()
     torch.set_num_threads(2)
-    image = checkpoint.load(arguments.model, arguments.trunks).model.image
-    assert isinstance(image, CNN)
-    learnt, asked = (_read(arguments, image, source) for source in (arguments.train, arguments.val))
+    model = checkpoint.load(arguments.model, arguments.trunks).model.eval()
+    assert isinstance(model, TextMultiModalModel)
+    learnt, asked = (_read(arguments, model, source) for source in (arguments.train, arguments.val))
     figures = {}
     print(f"{'':16}{'val':>8}{'by heart':>12}")
     for label in arguments.label:
@@ -58,22 +59,25 @@ def main() -> None:
     print_json("labels", {"train": arguments.train, "val": arguments.val}, figures)
 
 
-def _read(arguments: argparse.Namespace, image: CNN, source: str) -> tuple[Tensor, dict[str, list[object]]]:
+def _read(
+    arguments: argparse.Namespace, model: TextMultiModalModel, source: str
+) -> tuple[Tensor, dict[str, list[object]]]:
     """Features of a source's pictures, standardised as the model does, and their labels by name."""
-    pairs = validation.read_pairs(
-        Validation(source=source), STAGE, data=arguments.sources, drawings=arguments.out, seed=1
-    )
-    model = checkpoint.load(arguments.model, arguments.trunks).model.eval()
-    for what, done, of in trunk_cache.fill_pictures(arguments.out, model, pairs):  # type: ignore[arg-type]
-        if done == of:
-            print(f"{what}: {of} pictures")
-    pooled = (
-        CachedInputs(arguments.out, pairs).pictures(np.arange(len(pairs.items)), None, memory=False).pooled
-    )
+    assert isinstance(model.image, CNN)
+    with tempfile.TemporaryDirectory() as name:  # kept features say nothing of the model that made them
+        folder = Path(name)
+        pairs = validation.read_pairs(
+            Validation(source=source), STAGE, data=arguments.sources, drawings=folder, seed=1
+        )
+        for what, done, of in trunk_cache.fill_pictures(folder, model, pairs):
+            if done == of:
+                print(f"{what}: {of} pictures")
+        everything = np.arange(len(pairs.items))
+        pooled = CachedInputs(folder, pairs).pictures(everything, None, memory=False).pooled
     labels: dict[str, list[object]] = {
         name: [item.attributes.get(name) for item in pairs.items] for name in arguments.label
     }
-    return image.projection.standardise(pooled), labels
+    return model.image.projection.standardise(pooled), labels
 
 
 def _numbers(values: list[object], names: list[str]) -> NDArray[np.int64]:
