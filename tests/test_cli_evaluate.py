@@ -201,5 +201,7 @@ def test_shortened_vectors_are_measured_and_options_that_go_with_another_task_ar
     ):
         refused = run("evaluate", tiny, data, "--task", "caption", option, value)
         assert (refused.code, said in refused.err) == (2, True)
+    beams = run(*retrieval, "--beams", "3")
+    assert (beams.code, "--beams goes with --task caption" in beams.err) == (2, True)
     language = run(*retrieval, "--language", "zh")
     assert (language.code, "--language goes with --task ask or caption" in language.err) == (2, True)

@@ -1,14 +1,21 @@
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 
 from tests.drawn import COLOURS, SHAPES, draw
 from textmm import checkpoint
 from textmm.encoder import Encoder
+from textmm.fusion import TextDecoder
+from textmm.generate import Decoding, candidates
+from textmm.model import TextMultiModalModel
+from textmm.tokenizers import BytePair
+from textmm.transforms import to_tensor
 
 NAMES = [(shape, colour) for shape in SHAPES for colour in COLOURS]
 TITLES = [f"a {colour} {shape}" for shape, colour in NAMES]
@@ -115,6 +122,40 @@ def test_a_caption_scores_its_cosine_with_its_picture(encoder: Encoder, images: 
     for caption, image in zip(captions, images[:3], strict=True):
         cosine = float(encoder.encode_texts([caption.text])[0] @ encoder.encode_images([image])[0])
         assert caption.score == pytest.approx(cosine, abs=1e-5)
+
+
+@pytest.mark.parametrize("weight", [0.0, 3.0, -1000.0])
+def test_of_finished_captions_the_one_is_taken_that_scores_best_with_its_likeness(
+    tiny: Path, images: list[Image.Image], weight: float
+) -> None:
+    loaded = checkpoint.load(str(tiny), Path("no-trunks"))
+    model, words = loaded.model, loaded.captioner
+    assert isinstance(model, TextMultiModalModel) and isinstance(words, BytePair)
+    config = model.config.multimodal_cfg
+    assert config is not None and isinstance(model.decoder, TextDecoder)
+    model.config = replace(model.config, multimodal_cfg=replace(config, choice_weight=weight))
+    encoder = Encoder(loaded, threads=2)
+
+    made = [caption.text for caption in encoder.caption_images(images, beams=4)]
+
+    how = Decoding(
+        start_token_id=words.style_token_id("photo"),
+        end_token_id=words.end_token_id,
+        pad_token_id=words.pad_token_id,
+        never=tuple(words.start_token_ids),
+        beams=4,
+    )
+    with torch.inference_mode():
+        tokens = model.encode_image(to_tensor(images, model.config.vision_cfg)).tokens
+    found = candidates(model.decoder, tokens, how)
+    pictures = encoder.encode_images(images)
+    for text, picture, of_one in zip(made, pictures, found, strict=True):
+        said = [words.decode(one.words) for one in of_one]
+        likeness = encoder.encode_texts(said) @ picture
+        totals = [one.score + weight * float(like) for one, like in zip(of_one, likeness, strict=True)]
+        assert totals[said.index(text)] == pytest.approx(max(totals), abs=1e-4)
+    firsts = [words.decode(of_one[0].words) for of_one in found]
+    assert (made == firsts) == (weight >= 0)  # what the tiny model says first is the likest anyway
 
 
 def test_an_unknown_style_is_refused_with_the_styles_there_are(encoder: Encoder) -> None:

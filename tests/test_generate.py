@@ -12,7 +12,7 @@ from textmm import checkpoint
 from textmm.coca import CoCaDecoder
 from textmm.config import DecoderConfig, TextConfig
 from textmm.fusion import TextDecoder
-from textmm.generate import Decoding, decode, score, uniform_draws
+from textmm.generate import Decoding, candidates, decode, score, uniform_draws
 from textmm.text import ClassTokenText
 from textmm.transforms import to_tensor
 
@@ -172,6 +172,33 @@ def test_beam_search_is_the_plain_search_without_a_cache(
     decoding = how(beams, length_penalty=length_penalty)
 
     assert decode(decoder, image_tokens, decoding) == plainly(decoder, image_tokens, decoding)
+
+
+@pytest.mark.parametrize("length_penalty", [0.0, 0.9, 2.0])
+@pytest.mark.parametrize("beams", [2, 6])
+def test_candidates_of_a_search_are_what_it_finished_the_best_first(
+    decoder: TextDecoder, image_tokens: Tensor, beams: int, length_penalty: float
+) -> None:
+    decoding = how(beams, length_penalty=length_penalty)
+
+    found = candidates(decoder, image_tokens, decoding)
+
+    assert [of_one[0].words for of_one in found] == decode(decoder, image_tokens, decoding)
+    assert max(map(len, found)) == beams
+    for of_one in found:
+        assert len({tuple(one.words) for one in of_one}) == len(of_one)
+        assert [one.score for one in of_one] == sorted((one.score for one in of_one), reverse=True)
+    ends = [[[*one.words, END][: LENGTH - 1] for one in of_one] for of_one in found]
+    for of_one, own, log_p in zip(
+        found, ends, score(decoder, image_tokens, [[START]] * PICTURES, ends), strict=True
+    ):
+        for one, said, p in zip(of_one, own, log_p, strict=True):
+            assert one.score == pytest.approx(p / len(said) ** length_penalty, abs=1e-4)
+
+
+def test_one_beam_has_no_candidates_to_choose_from(decoder: TextDecoder, image_tokens: Tensor) -> None:
+    with pytest.raises(ValueError, match="of two beams at least, got 1"):
+        candidates(decoder, image_tokens, how(1))
 
 
 WAYS = {

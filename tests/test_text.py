@@ -139,6 +139,28 @@ def test_what_an_absent_part_holds_does_not_matter_and_the_rest_is_scaled_up(pai
     torch.testing.assert_close(features, pair.project(out))
 
 
+@torch.inference_mode()
+def test_a_pair_skims_a_text_with_its_sentence_trunk_alone(pair: PretrainedText) -> None:
+    bert, sentence = mixed()
+    runs: list[int] = []
+    hook = pair.trunks[0].register_forward_hook(lambda *_: runs.append(1))
+
+    skimmed = pair.skim((bert, sentence))
+    read_by_bert_too = len(runs)
+    hook.remove()
+
+    torch.testing.assert_close(skimmed, pair((torch.zeros_like(bert), sentence)).features)
+    assert read_by_bert_too == 0
+    assert float((skimmed - pair((bert, sentence)).features).norm()) > 1e-3
+
+
+@torch.inference_mode()
+def test_a_tower_of_one_trunk_skims_as_it_reads(causal: CausalText) -> None:
+    tokens = (torch.tensor([[START, 5, 6, END], [START, 7, END, PAD]]),)
+
+    torch.testing.assert_close(causal.skim(tokens), causal(tokens).features)
+
+
 def test_training_leaves_out_each_part_of_a_quarter_of_the_texts_but_never_both() -> None:
     model = PretrainedText(PAIR, 16).train()
     show_which_parts_are_there(model)

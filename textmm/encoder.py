@@ -24,7 +24,7 @@ from textmm.bert import Bert
 from textmm.calibration import Calibration
 from textmm.checkpoint import LoadedModel
 from textmm.clip_tokenizer import ClipTokenizer
-from textmm.config import ANSWER
+from textmm.config import ANSWER, BEAMS
 from textmm.fusion import TextDecoder
 from textmm.image import CNN, Encoded
 from textmm.model import TextMultiModalModel
@@ -164,17 +164,22 @@ class Encoder:
         return self._tokenizer.lengths(texts)
 
     def caption_images(
-        self, images: Sequence[Image.Image], *, style: str = "photo", beams: int = 3
+        self, images: Sequence[Image.Image], *, style: str = "photo", beams: int = BEAMS
     ) -> list[Caption]:
-        """A caption each, in order. ValueError when this model has no such style."""
+        """A caption each, in order. ValueError when this model has no such style.
+
+        Of the captions that a beam search finished the one is taken that scores best together with its likeness to the
+        picture, as far as the model's `choice_weight` says.
+        """
         if style not in self.styles:
             has = ", ".join(self.styles) or "none: it has no decoder"
             raise ValueError(f"style {style!r} is not one of this model's styles ({has})")
         encoded = self._images(images)
         if not encoded:
             return []
-        features = shortened(_rows([e.features for e in encoded], self.embed_dim), self.embed_dim)
-        texts = self._decode(torch.cat([e.tokens for e in encoded]), style, beams)
+        whole = Encoded(torch.cat([e.features for e in encoded]), torch.cat([e.tokens for e in encoded]))
+        texts = self._decode(whole, style, beams)
+        features = shortened(_rows([whole.features], self.embed_dim), self.embed_dim)
         scores = np.einsum("ij,ij->i", features, self.encode_texts(texts))
         return [Caption(text, float(score)) for text, score in zip(texts, scores, strict=True)]
 
@@ -267,13 +272,38 @@ class Encoder:
             rows: NDArray[np.float32] = self._model.encode_text(tokens).features.cpu().numpy()
             return shortened(rows, self.embed_dim)
 
-    def _decode(self, image_tokens: Tensor, style: str, beams: int) -> list[str]:
-        words, decoder = self._captioner, self._model.decoder
-        assert words is not None and decoder is not None
+    def _decode(self, pictures: Encoded, style: str, beams: int) -> list[str]:
+        words, decoder, config = self._captioner, self._model.decoder, self._model.config.multimodal_cfg
+        assert words is not None and decoder is not None and config is not None
         how = self._decoding(words, start=words.style_token_id(style), beams=beams)
-        chunks = torch.split(image_tokens, CAPTION_BATCH)
-        decoded = self._workers.map(lambda tokens: generate.decode(decoder, tokens, how), chunks)
-        return [words.decode(row) for rows in decoded for row in rows]
+
+        def part(start: int) -> list[str]:
+            features, tokens = (rows[start : start + CAPTION_BATCH] for rows in pictures)
+            if beams == 1 or not config.choice_weight:
+                return [words.decode(row) for row in generate.decode(decoder, tokens, how)]
+            found = generate.candidates(decoder, tokens, how)
+            return self._choose(
+                features,
+                [[(words.decode(one.words), one.score) for one in of_one] for of_one in found],
+                config.choice_weight,
+            )
+
+        starts = range(0, len(pictures.tokens), CAPTION_BATCH)
+        return [text for said in self._workers.map(part, starts) for text in said]
+
+    def _choose(
+        self, features: Tensor, said: Sequence[Sequence[tuple[str, float]]], weight: float
+    ) -> list[str]:
+        """Of each picture's captions the one whose score and likeness to the picture, times `weight`, are most."""
+        model = self._model
+        assert isinstance(model, TextMultiModalModel)
+        with torch.inference_mode():
+            tokens = self._tokenizer([text for of_one in said for text, _ in of_one])
+            texts = model.text.skim(tuple(t.to(self._device) for t in tokens))  # [sum of captions, E]
+            counts = torch.tensor([len(of_one) for of_one in said], device=self._device)
+            likeness = iter((features.repeat_interleave(counts, 0) * texts).sum(1).tolist())
+        totals = [[(score + weight * next(likeness), text) for text, score in of_one] for of_one in said]
+        return [max(of_one, key=lambda one: one[0])[1] for of_one in totals]
 
     @staticmethod
     def _decoding(words: BytePair | ClipTokenizer, *, start: int, beams: int) -> generate.Decoding:

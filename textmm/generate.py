@@ -62,6 +62,14 @@ class Decoding:
             raise ValueError(f"min_length must be below max_length {self.max_length}, got {self.min_length}")
 
 
+@dataclass(frozen=True)
+class Candidate:
+    words: list[int]
+    """Without those of the prompt and the end token."""
+    score: float
+    """Log probability over length to the power `length_penalty`."""
+
+
 @torch.inference_mode()
 def decode(
     decoder: Decoder,
@@ -78,14 +86,34 @@ def decode(
     """
     if not len(image_tokens):
         return []
+    draft = _draft(decoder, image_tokens, decoding, prompts)
+    if decoding.beams > 1:
+        return [found[0].words for found in _by_beams(draft, decoding)]
+    return _word_by_word(draft, decoding)
+
+
+@torch.inference_mode()
+def candidates(decoder: Decoder, image_tokens: Tensor, decoding: Decoding) -> list[list[Candidate]]:
+    """What a beam search finished for each picture [B, N, D], the best first, `beams` at most; the first is what
+    `decode` gives. ValueError for a decoding without beams.
+    """
+    if decoding.beams < 2:
+        raise ValueError(
+            f"candidates are those of a beam search, of two beams at least, got {decoding.beams}"
+        )
+    if not len(image_tokens):
+        return []
+    return _by_beams(_draft(decoder, image_tokens, decoding, None), decoding)
+
+
+def _draft(
+    decoder: Decoder, image_tokens: Tensor, decoding: Decoding, prompts: Sequence[Sequence[int]] | None
+) -> Draft:
     limit = min(decoding.max_length, decoder.context_length)
     if prompts is None:
         prompts = [[decoding.start_token_id]] * len(image_tokens)
     _check_prompts(prompts, len(image_tokens), limit)
-    draft = Draft(decoder, image_tokens, prompts, limit)
-    if decoding.beams > 1:
-        return _by_beams(draft, decoding)
-    return _word_by_word(draft, decoding)
+    return Draft(decoder, image_tokens, prompts, limit)
 
 
 @torch.inference_mode()
@@ -196,7 +224,7 @@ def _sample(logits: Tensor, top_p: float, draws: Tensor) -> Tensor:
     return words.gather(1, torch.minimum(place, kept - 1))[:, 0]
 
 
-def _by_beams(draft: Draft, decoding: Decoding) -> list[list[int]]:
+def _by_beams(draft: Draft, decoding: Decoding) -> list[list[Candidate]]:
     search = _Finished(len(draft.pictures), decoding)
     logits = draft.decoder.logits(draft.last).float()[:, None]  # [B, 1, V]: the prompt is one beam
     words = logits.new_empty(len(logits), 1, 0, dtype=torch.int64)  # [B, K, T]
@@ -213,7 +241,7 @@ def _by_beams(draft: Draft, decoding: Decoding) -> list[list[int]]:
             search.close(draft.pictures[done], words[done], scores[done])
             rows = (~done).nonzero()[:, 0]
             if not len(rows):
-                return search.words
+                return search.found
             words, scores, parents = words[rows], scores[rows], parents[rows]
             draft.keep(rows)
         if count > 1:
@@ -237,42 +265,49 @@ def _best(logits: Tensor, words: Tensor, scores: Tensor, decoding: Decoding) -> 
 
 
 class _Finished:
-    """The best finished beam of every picture so far, and in the end its words."""
+    """The best finished beams of every picture so far."""
 
     def __init__(self, pictures: int, decoding: Decoding) -> None:
         self._decoding = decoding
-        self._best = [float("-inf")] * pictures
-        self.words: list[list[int]] = [[] for _ in range(pictures)]
+        self.found: list[list[Candidate]] = [[] for _ in range(pictures)]
+        """Of each picture, the best first, `beams` at most."""
 
     def take(self, pictures: Tensor, words: Tensor, scores: Tensor) -> Tensor:
         """Remember beams [B, K, T] that ended just now; their scores become too low to go on with."""
         ended = (words[:, :, -1] == self._decoding.end_token_id) & (scores > NEVER)
         if bool(ended.any()):
-            length = float(words.shape[2] ** self._decoding.length_penalty)
             rows, beams = ended.nonzero(as_tuple=True)
-            found = zip(
+            said = zip(
                 pictures[rows].tolist(),
-                (scores[rows, beams] / length).tolist(),
+                (scores[rows, beams] / self._length(words)).tolist(),
                 words[rows, beams].tolist(),
                 strict=True,
             )
-            for picture, score, ids in found:
-                if score > self._best[picture]:
-                    self._best[picture], self.words[picture] = score, ids[:-1]
+            for picture, score, ids in said:
+                found = self.found[picture]
+                found.append(Candidate(ids[:-1], score))
+                found.sort(key=lambda one: -one.score)  # of equals the one that ended first stays ahead
+                del found[self._decoding.beams :]
         return scores.masked_fill(ended, NEVER)
 
     def settled(self, pictures: Tensor, scores: Tensor, room: Tensor) -> Tensor:
         """Which pictures have no open beam that could still win, bool [B]: scores only fall as a beam grows."""
         longest = room.to(scores.dtype) ** self._decoding.length_penalty
-        best = torch.tensor([self._best[picture] for picture in pictures.tolist()], device=scores.device)
+        found = [self.found[picture] for picture in pictures.tolist()]
+        best = torch.tensor([one[0].score if one else NEVER for one in found], device=scores.device)
         return (best > NEVER) & (scores.max(1).values / longest <= best)
 
     def close(self, pictures: Tensor, words: Tensor, scores: Tensor) -> None:
         """Pictures [n] that grow no more; one without a finished beam gets its best open one, of [n, K, T]."""
-        best = words[torch.arange(len(words), device=words.device), scores.argmax(1)].tolist()
-        for picture, ids in zip(pictures.tolist(), best, strict=True):
-            if self._best[picture] == NEVER:
-                self.words[picture] = ids
+        best, at = (scores / self._length(words)).max(1)
+        longest = words[torch.arange(len(words), device=words.device), at].tolist()
+        for picture, ids, score in zip(pictures.tolist(), longest, best.tolist(), strict=True):
+            if not self.found[picture]:
+                self.found[picture] = [Candidate(ids, score)]
+
+    def _length(self, words: Tensor) -> float:
+        """What log probabilities of beams [.., T] are divided by."""
+        return float(words.shape[-1] ** self._decoding.length_penalty)
 
 
 def _penalise(logits: Tensor, words: Tensor, decoding: Decoding) -> Tensor:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from search.cli.context import command_options, load_encoder
+from textmm.config import BEAMS
 
 if TYPE_CHECKING:
     from search.config import Config
@@ -59,6 +60,13 @@ def _checked(context: click.Context, option: click.Parameter, templates: tuple[s
 )
 @click.option("--style", default="photo", show_default=True, help="caption: photo, title or attributes.")
 @click.option(
+    "--beams",
+    type=int,
+    default=None,
+    metavar="N",
+    help=f"caption: captions looked at side by side.  [default: {BEAMS}]",
+)
+@click.option(
     "--dimensions",
     type=int,
     default=None,
@@ -104,6 +112,7 @@ def evaluate(
     template: str | None,
     match: tuple[str, ...],
     style: str,
+    beams: int | None,
     dimensions: int | None,
     questions: str | None,
     language: str,
@@ -129,6 +138,7 @@ def evaluate(
         {
             "template": (bool(templates), ("classify",)),
             "questions": (questions is not None, ("ask",)),
+            "beams": (beams is not None, ("caption",)),
             "language": (language != "en", ("ask", "caption")),
             "dimensions": (dimensions is not None, ("retrieval", "classify")),
         },
@@ -142,7 +152,9 @@ def evaluate(
         said = templates or calibration.TEMPLATES
         result = ev.classify(encoder, data, label or "", translations, templates=said)
     elif task == "caption":
-        result = ev.captions(encoder, data, style_in(style, language))
+        result = ev.captions(
+            encoder, data, style_in(style, language), beams=BEAMS if beams is None else beams
+        )
     elif task == "ask":
         result = _asked(encoder, data, questions, language)
     elif template is not None:

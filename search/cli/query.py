@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from search.cli.context import command_options, load_encoder, opened_engine
+from textmm.config import BEAMS
 
 if TYPE_CHECKING:
     from search.config import Config
@@ -128,7 +129,12 @@ def _lines(response: object) -> list[str]:
 @click.option(
     "--language", type=click.Choice(["en", "zh"]), default="en", show_default=True, help="zh: attributes."
 )
-@click.option("--beams", default=3, show_default=True)
+@click.option(
+    "--beams",
+    default=BEAMS,
+    show_default=True,
+    help="Captions looked at side by side: more are better and slower.",
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a picture.")
 @command_options
 def caption(
