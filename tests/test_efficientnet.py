@@ -48,6 +48,36 @@ def test_same_conv_pads_height_and_width_each_by_its_own_size() -> None:
     torch.testing.assert_close(conv(x), nn.functional.conv2d(tall, conv.weight, conv.bias, stride=2))
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("groups", [1, 16])
+@pytest.mark.parametrize(("kernel", "stride"), [(1, 1), *STRIDES])
+def test_relu6_in_the_pass_of_the_convolution_is_relu6_after_it(
+    kernel: int, stride: int, groups: int, dtype: torch.dtype
+) -> None:
+    torch.manual_seed(2)
+    conv = SameConv(16, 32 if groups == 1 else 16, kernel, stride=stride, groups=groups).to(dtype)
+    conv.to(memory_format=torch.channels_last)
+    x = (20 * torch.randn(3, 16, 15, 12)).to(dtype).contiguous(memory_format=torch.channels_last)
+
+    y = conv.relu6(x)
+
+    plain = nn.functional.relu6(conv(x))
+    torch.testing.assert_close(y, plain)
+    assert y.is_contiguous(memory_format=torch.channels_last)
+    assert bool((plain == 0).any()) and bool((plain == 6).any())
+
+
+def test_where_something_learns_relu6_is_differentiable() -> None:
+    conv = SameConv(3, 4, 3)
+    x = torch.randn(1, 3, 5, 5, requires_grad=True)
+
+    conv.relu6(x).sum().backward()
+
+    assert x.grad is not None and float(x.grad.abs().sum()) > 0
+    assert conv.weight.grad is not None and float(conv.weight.grad.abs().sum()) > 0
+
+
 @pytest.mark.parametrize(("kernel", "stride"), STRIDES)
 @pytest.mark.parametrize("sides", [(7, 7), (14, 14), (13, 8), (8, 5)])
 def test_what_a_depthwise_convolution_learns_is_what_torch_learns(

@@ -142,8 +142,7 @@ class Encoder:
 
     def encode_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Rows in the order of `texts`; batches are formed by length, so padding is short."""
-        order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
-        chunks = [order[i : i + TEXT_BATCH] for i in range(0, len(order), TEXT_BATCH)]
+        chunks = _by_length(texts)
         out = np.empty((len(texts), self.embed_dim), dtype=np.float32)
         parts = self._workers.map(self._encode_texts, ([texts[i] for i in at] for at in chunks))
         for at, rows in zip(chunks, parts, strict=True):
@@ -297,13 +296,21 @@ class Encoder:
         """Of each picture's captions the one whose score and likeness to the picture, times `weight`, are most."""
         model = self._model
         assert isinstance(model, TextMultiModalModel)
+        texts = [text for of_one in said for text, _ in of_one]
+        picture = [i for i, of_one in enumerate(said) for _ in of_one]
+        totals = [score for of_one in said for _, score in of_one]
         with torch.inference_mode():
-            tokens = self._tokenizer([text for of_one in said for text, _ in of_one])
-            texts = model.text.skim(tuple(t.to(self._device) for t in tokens))  # [sum of captions, E]
-            counts = torch.tensor([len(of_one) for of_one in said], device=self._device)
-            likeness = iter((features.repeat_interleave(counts, 0) * texts).sum(1).tolist())
-        totals = [[(score + weight * next(likeness), text) for text, score in of_one] for of_one in said]
-        return [max(of_one, key=lambda one: one[0])[1] for of_one in totals]
+            for at in _by_length(texts):
+                tokens = self._tokenizer([texts[i] for i in at])
+                rows = model.text.skim(tuple(t.to(self._device) for t in tokens))  # [len(at), E]
+                likeness = (features[[picture[i] for i in at]] * rows).sum(1).tolist()
+                for i, cosine in zip(at, likeness, strict=True):
+                    totals[i] += weight * cosine
+        best: dict[int, int] = {}
+        for i, whose in enumerate(picture):
+            if totals[i] > totals[best.setdefault(whose, i)]:
+                best[whose] = i
+        return [texts[best[whose]] for whose in range(len(said))]
 
     @staticmethod
     def _decoding(words: BytePair | ClipTokenizer, *, start: int, beams: int) -> generate.Decoding:
@@ -315,6 +322,12 @@ class Encoder:
             beams=beams,
             max_length=words.context_length,
         )
+
+
+def _by_length(texts: Sequence[str]) -> list[list[int]]:
+    """Batches of texts of about one length, so that padding is short."""
+    order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
+    return [order[i : i + TEXT_BATCH] for i in range(0, len(order), TEXT_BATCH)]
 
 
 def stand_back(threads: int, nice: int) -> None:
