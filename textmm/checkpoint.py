@@ -131,7 +131,7 @@ def bundled_names() -> list[str]:
 
 
 def model_id(folder: Path) -> str:
-    """`mini-3f2a9c41`: the name and a hash over everything that a vector depends on."""
+    """`mini-3f2a9c41`: the name and a hash over everything that a vector or a caption depends on."""
     stored = json.loads((folder / "config.json").read_text())
     digest = hashlib.sha256(json.dumps(stored["model"], sort_keys=True).encode())
     for file in (folder / "model.safetensors", folder / "vocabulary.json"):

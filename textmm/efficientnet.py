@@ -47,9 +47,9 @@ LITE2 = (
 STEM_WIDTH, HEAD_WIDTH = 32, 1280
 FUSES = (
     torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-    and torch.backends.cpu.get_cpu_capability().startswith("AVX")
+    and torch.backends.cpu.get_cpu_capability().startswith("AVX512")
 )
-"""Whether oneDNN can put ReLU6 into a convolution here."""
+"""Whether oneDNN can put ReLU6 into a convolution here, in bfloat16 too, which it refuses a processor without AVX-512."""
 BN_EPS = 1e-3
 
 

@@ -298,19 +298,14 @@ class Encoder:
         assert isinstance(model, TextMultiModalModel)
         texts = [text for of_one in said for text, _ in of_one]
         picture = [i for i, of_one in enumerate(said) for _ in of_one]
-        totals = [score for of_one in said for _, score in of_one]
+        totals = np.array([score for of_one in said for _, score in of_one])
         with torch.inference_mode():
             for at in _by_length(texts):
                 tokens = self._tokenizer([texts[i] for i in at])
                 rows = model.text.skim(tuple(t.to(self._device) for t in tokens))  # [len(at), E]
-                likeness = (features[[picture[i] for i in at]] * rows).sum(1).tolist()
-                for i, cosine in zip(at, likeness, strict=True):
-                    totals[i] += weight * cosine
-        best: dict[int, int] = {}
-        for i, whose in enumerate(picture):
-            if totals[i] > totals[best.setdefault(whose, i)]:
-                best[whose] = i
-        return [texts[best[whose]] for whose in range(len(said))]
+                totals[at] += weight * (features[[picture[i] for i in at]] * rows).sum(1).cpu().numpy()
+        parts = np.split(totals, np.cumsum([len(of_one) for of_one in said])[:-1])
+        return [of_one[int(part.argmax())][0] for of_one, part in zip(said, parts, strict=True)]
 
     @staticmethod
     def _decoding(words: BytePair | ClipTokenizer, *, start: int, beams: int) -> generate.Decoding:

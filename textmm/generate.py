@@ -94,8 +94,8 @@ def decode(
 
 @torch.inference_mode()
 def candidates(decoder: Decoder, image_tokens: Tensor, decoding: Decoding) -> list[list[Candidate]]:
-    """What a beam search finished for each picture [B, N, D], the best first, `beams` at most; the first is what
-    `decode` gives. ValueError for a decoding without beams.
+    """What a beam search finished for each picture [B, N, D], the best first, `beams` at most, or its best open
+    beam where none is finished; the first is what `decode` gives. ValueError for a decoding without beams.
     """
     if decoding.beams < 2:
         raise ValueError(
