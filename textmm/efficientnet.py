@@ -49,7 +49,7 @@ FUSES = (
     torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
     and torch.backends.cpu.get_cpu_capability().startswith("AVX512")
 )
-"""Whether oneDNN can put ReLU6 into a convolution here, in bfloat16 too, which it refuses a processor without AVX-512."""
+"""Whether oneDNN can put ReLU6 into a convolution here: without AVX-512 it refuses bfloat16."""
 BN_EPS = 1e-3
 
 
