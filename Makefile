@@ -2,6 +2,7 @@
 VENV ?= .venv
 PY := $(VENV)/bin/python
 PORT ?= 8000
+PYTEST := $(PY) -m pytest -q --numprocesses=2 --dist=loadfile
 PIP_ARGS ?=
 # A smaller torch (a CPU build, 0.2 GB instead of 5): make setup PIP_ARGS="--extra-index-url URL-OF-PYTORCH-CPU-BUILDS"
 ON_PORT := --port $(PORT)
@@ -34,10 +35,10 @@ check: setup
 	$(VENV)/bin/lint-imports --no-logo 2>/dev/null || $(VENV)/bin/lint-imports
 
 quick: check
-	$(PY) -m pytest -q -m "not slow and not gpu"
+	$(PYTEST) -m "not slow and not gpu"
 
 test: check
-	$(PY) -m pytest -q
+	$(PYTEST)
 
 bench: setup
 	$(PY) -m tests.benchmarks.bench_ingest

@@ -68,6 +68,26 @@ def test_relu6_in_the_pass_of_the_convolution_is_relu6_after_it(
     assert bool((plain == 0).any()) and bool((plain == 6).any())
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("whole", [True, False])
+def test_in_bfloat16_it_sees_nearly_what_it_sees_in_float32(whole: bool) -> None:
+    torch.manual_seed(3)
+    trunk = EfficientNetLite(LITE0[:5])
+    narrowed = copy.deepcopy(trunk)
+    narrowed.to_bfloat16(whole=whole)
+    x = torch.randn(2, 3, 64, 64)
+    expected, expected_top = trunk(x)
+
+    maps, top = narrowed(x.to(torch.bfloat16).contiguous(memory_format=torch.channels_last))
+
+    later = torch.bfloat16 if whole else torch.float32
+    assert [one.dtype for one in (*maps, top)] == [torch.bfloat16] * 4 + [later] * 3
+    for one, as_it_is in zip((*maps, top), (*expected, expected_top), strict=True):
+        assert (
+            float(nn.functional.cosine_similarity(one.float().flatten(), as_it_is.flatten(), dim=0)) > 0.995
+        )
+
+
 def test_where_something_learns_relu6_is_differentiable() -> None:
     conv = SameConv(3, 4, 3)
     x = torch.randn(1, 3, 5, 5, requires_grad=True)

@@ -144,6 +144,7 @@ def test_of_finished_captions_the_one_is_taken_that_scores_best_with_its_likenes
         pad_token_id=words.pad_token_id,
         never=tuple(words.start_token_ids),
         beams=4,
+        early_stopping=weight != 0,
     )
     with torch.inference_mode():
         tokens = model.encode_image(to_tensor(images, model.config.vision_cfg)).tokens

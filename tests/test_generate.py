@@ -134,6 +134,8 @@ class Plain:
             best = [(total, [*said, word]) for total, said, word in nlargest(self._how.beams, grown)]
             finished += [(total / len(said) ** power, said[:-1]) for total, said in best if said[-1] == end]
             open_beams = [beam for beam in best if beam[1][-1] != end]
+            if self._how.early_stopping and len(finished) >= self._how.beams:
+                break
         return max(finished if finished else open_beams)[1]
 
 
@@ -204,6 +206,8 @@ def test_one_beam_has_no_candidates_to_choose_from(decoder: TextDecoder, image_t
 WAYS = {
     "greedy": how(1),
     "beams": how(3),
+    "beams until as many are finished": how(3, length_penalty=2.0, early_stopping=True),
+    "beams until none can win": how(3, length_penalty=2.0),
     "few words again": how(3, repetition_penalty=1.7),
     "few words again, greedily": how(1, repetition_penalty=1.7),
     "no short ones": how(3, min_length=5),

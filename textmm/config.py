@@ -81,8 +81,6 @@ class TextConfig:
 
 
 ANSWER = "answer"
-BEAMS = 5
-"""Of a search for a caption, unless another number is asked for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,13 +99,17 @@ class DecoderConfig:
     """Whether it answers questions: `<answer>` starts an answer, and tokens of the question join the picture's."""
     question_width: int = 768
     """Hidden width of the layer that makes those tokens."""
+    beams: int = 3
+    """Of a search for a caption, unless another number is asked for."""
     choice_weight: float = 0.0
     """How much a caption's likeness to its picture (cosine in the shared space) counts beside its score when one of the
     finished beams is chosen; 0: the decoder alone chooses."""
 
     def __post_init__(self) -> None:
         _one_of("multimodal_cfg.kind", self.kind, ("fusion", "coca"))
-        check_positive("multimodal_cfg", self, ("width", "layers", "heads", "vocab_size", "context_length"))
+        check_positive(
+            "multimodal_cfg", self, ("width", "layers", "heads", "vocab_size", "context_length", "beams")
+        )
 
     @property
     def start_tokens(self) -> tuple[str, ...]:

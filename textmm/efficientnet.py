@@ -45,6 +45,8 @@ LITE2 = (
     Stage(3, 1, 6, 352, 1),
 )
 STEM_WIDTH, HEAD_WIDTH = 32, 1280
+WIDE_STAGES = 3
+"""Whose maps are so large that moving them takes longer than multiplying."""
 FUSES = (
     torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
     and torch.backends.cpu.get_cpu_capability().startswith("AVX512")
@@ -166,6 +168,15 @@ class EfficientNetLite(nn.Module):
             self.stages.append(nn.Sequential(*blocks))
         self.head = SameConv(width, HEAD_WIDTH, 1)
         self.stage_widths = (STEM_WIDTH, *(stage.width for stage in stages))
+        self._float_from: int | None = None
+        """The stage from which on weights and maps are float32 while they are bfloat16 before it."""
+
+    def to_bfloat16(self, *, whole: bool) -> None:
+        """To bfloat16, channels last: all of it, or the stem and the first WIDE_STAGES stages."""
+        self.to(memory_format=torch.channels_last)
+        for part in (self,) if whole else (self.stem, *self.stages[:WIDE_STAGES]):
+            part.to(torch.bfloat16)
+        self._float_from = None if whole else WIDE_STAGES
 
     def forward(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
         """-> (the end of the stem and of each stage [B, C, h, w], head map [B, 1280, H/32, W/32])."""
@@ -175,17 +186,21 @@ class EfficientNetLite(nn.Module):
     def first(self, images: Tensor, stages: int) -> list[Tensor]:
         """The end of the stem and of the first `stages` stages."""
         maps = [self.stem.relu6(images)]
-        for stage in self.stages[:stages]:
-            maps.append(stage(maps[-1]))
+        for i in range(stages):
+            maps.append(self._stage(i, maps[-1]))
         return maps
 
     def later(self, x: Tensor, stages: int) -> tuple[list[Tensor], Tensor]:
         """What comes of the end `x` of the first `stages` stages -> (the end of each later one, head map)."""
         maps = []
-        for stage in self.stages[stages:]:
-            x = stage(x)
+        for i in range(stages, len(self.stages)):
+            x = self._stage(i, x)
             maps.append(x)
         return maps, self.head.relu6(x)
+
+    def _stage(self, i: int, x: Tensor) -> Tensor:
+        out: Tensor = self.stages[i](x.float() if i == self._float_from else x)
+        return out
 
     def load_published(self, weights: Mapping[str, Tensor]) -> None:
         """Read the published checkpoint's names, batch norms folded in fp32. KeyError names what is missing."""

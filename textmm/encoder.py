@@ -24,7 +24,7 @@ from textmm.bert import Bert
 from textmm.calibration import Calibration
 from textmm.checkpoint import LoadedModel
 from textmm.clip_tokenizer import ClipTokenizer
-from textmm.config import ANSWER, BEAMS
+from textmm.config import ANSWER
 from textmm.fusion import TextDecoder
 from textmm.image import CNN, Encoded
 from textmm.model import TextMultiModalModel
@@ -65,10 +65,7 @@ class Encoder:
     quiet machine, twice as fast on a busy one.
     """
 
-    def __init__(
-        self, loaded: LoadedModel, *, device: str = "cpu", threads: int = 2, bfloat16: bool | None = None
-    ) -> None:
-        """`bfloat16`: run locked trunks in it; None asks the processor."""
+    def __init__(self, loaded: LoadedModel, *, device: str = "cpu", threads: int = 2) -> None:
         self._workers = ThreadPoolExecutor(
             threads if device == "cpu" else 1, "encoder", initializer=torch.set_num_threads, initargs=(1,)
         )
@@ -79,8 +76,8 @@ class Encoder:
         self.model_id = loaded.model_id
         self.embed_dim = loaded.model.config.embed_dim
         self.calibration = loaded.calibration or Calibration(1 / self.logit_scale)
-        if bfloat16 if bfloat16 is not None else _fast_bfloat16(self._device):
-            _to_bfloat16(self._model)
+        if _fast_bfloat16(self._device):
+            _to_bfloat16(self._model, products=_fast_bfloat16_products(self._device))
 
     @classmethod
     def load(
@@ -163,9 +160,9 @@ class Encoder:
         return self._tokenizer.lengths(texts)
 
     def caption_images(
-        self, images: Sequence[Image.Image], *, style: str = "photo", beams: int = BEAMS
+        self, images: Sequence[Image.Image], *, style: str = "photo", beams: int | None = None
     ) -> list[Caption]:
-        """A caption each, in order. ValueError when this model has no such style.
+        """A caption each, in order, by so many beams; None: by the model's. ValueError when it has no such style.
 
         Of the captions that a beam search finished the one is taken that scores best together with its likeness to the
         picture, as far as the model's `choice_weight` says.
@@ -271,14 +268,19 @@ class Encoder:
             rows: NDArray[np.float32] = self._model.encode_text(tokens).features.cpu().numpy()
             return shortened(rows, self.embed_dim)
 
-    def _decode(self, pictures: Encoded, style: str, beams: int) -> list[str]:
+    def _decode(self, pictures: Encoded, style: str, beams: int | None) -> list[str]:
         words, decoder, config = self._captioner, self._model.decoder, self._model.config.multimodal_cfg
         assert words is not None and decoder is not None and config is not None
-        how = self._decoding(words, start=words.style_token_id(style), beams=beams)
+        how = self._decoding(
+            words,
+            start=words.style_token_id(style),
+            beams=config.beams if beams is None else beams,
+            early_stopping=bool(config.choice_weight),  # few of what is finished later would be chosen
+        )
 
         def part(start: int) -> list[str]:
             features, tokens = (rows[start : start + CAPTION_BATCH] for rows in pictures)
-            if beams == 1 or not config.choice_weight:
+            if how.beams == 1 or not config.choice_weight:
                 return [words.decode(row) for row in generate.decode(decoder, tokens, how)]
             found = generate.candidates(decoder, tokens, how)
             return self._choose(
@@ -308,7 +310,9 @@ class Encoder:
         return [of_one[int(part.argmax())][0] for of_one, part in zip(said, parts, strict=True)]
 
     @staticmethod
-    def _decoding(words: BytePair | ClipTokenizer, *, start: int, beams: int) -> generate.Decoding:
+    def _decoding(
+        words: BytePair | ClipTokenizer, *, start: int, beams: int, early_stopping: bool = False
+    ) -> generate.Decoding:
         return generate.Decoding(
             start_token_id=start,
             end_token_id=words.end_token_id,
@@ -316,6 +320,7 @@ class Encoder:
             never=tuple(words.start_token_ids),
             beams=beams,
             max_length=words.context_length,
+            early_stopping=early_stopping,
         )
 
 
@@ -347,14 +352,15 @@ def _rows(parts: list[Tensor], embed_dim: int) -> NDArray[np.float32]:
     return np.ascontiguousarray(torch.cat(parts).float().cpu().numpy())
 
 
-def _to_bfloat16(model: TextMultiModalModel | OpenClipModule) -> None:
-    """Locked trunks to bfloat16: the convolutions channels-last, BERT's matrices; heads stay float32."""
+def _to_bfloat16(model: TextMultiModalModel | OpenClipModule, *, products: bool) -> None:
+    """Locked trunks to bfloat16: the convolutions, BERT's matrices; heads stay float32. Without `products` only the
+    first convolutions, where there is more to move than to multiply."""
     if isinstance(model, OpenClipModule):
         return
     image, text = model.image, model.text
     if isinstance(image, CNN):
-        image.features.to(torch.bfloat16).to(memory_format=torch.channels_last)
-    if isinstance(text, PretrainedText):
+        image.features.to_bfloat16(whole=products)
+    if products and isinstance(text, PretrainedText):
         for trunk in text.trunks:
             if isinstance(trunk, Bert):
                 trunk.to(torch.bfloat16)
@@ -365,3 +371,10 @@ def _fast_bfloat16(device: torch.device) -> bool:
     if device.type != "cpu":
         return True
     return bool(getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)())
+
+
+def _fast_bfloat16_products(device: torch.device) -> bool:
+    """Whether matrix products in bfloat16 are faster than in float32 here: a GPU, or a processor with AMX."""
+    if device.type != "cpu":
+        return True
+    return bool(getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)())

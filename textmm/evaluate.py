@@ -22,7 +22,6 @@ from textmm.calibration import (
 from textmm.caption_metrics import bleu_counts, bleu_of, cider_ds, rouge_ls
 from textmm.classified import Classified
 from textmm.classify import label_vectors, probabilities
-from textmm.config import BEAMS
 from textmm.encoder import Encoder
 from textmm.figures import Confusion, Evaluation, Figures, Miss, Misses, RecallCurve, Reliability, measured
 from textmm.metrics import (
@@ -250,9 +249,9 @@ def _label_scores(
     return _LabelScores(data.vectors(encoder)[kept] @ vectors.T, truth, values, kept)
 
 
-def captions(encoder: Encoder, data: DataSet, style: str, *, beams: int = BEAMS) -> Evaluation:
+def captions(encoder: Encoder, data: DataSet, style: str, *, beams: int | None = None) -> Evaluation:
     """BLEU-4, ROUGE-L and CIDEr-D against the texts; in style `attributes`, how often type and colour are named
-    rightly (in `attributes_zh` by the first words of zh.csv).
+    rightly (in `attributes_zh` by the first words of zh.csv). By so many beams; None: by the model's.
 
     In resamples n-grams weigh what they weigh over all the pictures.
     """

@@ -40,6 +40,8 @@ class Decoding:
     """Above 0: each word is drawn, from the softmax of logits over it. 0: the best is taken."""
     top_p: float = 1.0
     """Drawn are only the most probable words that together reach this probability (Holtzman et al. 2020)."""
+    early_stopping: bool = False
+    """A search by beams ends with as many finished beams as it has beams, though an open one might still beat them."""
     seed: int = 0
     """Of the draws. Those of picture i in a batch depend on the seed and on i alone."""
 
@@ -82,7 +84,8 @@ def decode(
 
     A prompt is the words that come before, beginning with a start token; without prompts, the start token alone.
     Prompts of different lengths may share a batch. A picture that has its words leaves the batch; a beam search ends
-    when no open beam can beat its best finished one. ValueError for a prompt that leaves no room.
+    when no open beam can beat its best finished one, or as `early_stopping` says. ValueError for a prompt that
+    leaves no room.
     """
     if not len(image_tokens):
         return []
@@ -291,11 +294,16 @@ class _Finished:
         return scores.masked_fill(ended, NEVER)
 
     def settled(self, pictures: Tensor, scores: Tensor, room: Tensor) -> Tensor:
-        """Which pictures have no open beam that could still win, bool [B]: scores only fall as a beam grows."""
+        """Which pictures are done, bool [B]: they have all they are to have, or no open beam that could still win, as
+        scores only fall while a beam grows."""
         longest = room.to(scores.dtype) ** self._decoding.length_penalty
         found = [self.found[picture] for picture in pictures.tolist()]
         best = torch.tensor([one[0].score if one else NEVER for one in found], device=scores.device)
-        return (best > NEVER) & (scores.max(1).values / longest <= best)
+        done = (best > NEVER) & (scores.max(1).values / longest <= best)
+        if self._decoding.early_stopping:
+            full = [len(of_one) == self._decoding.beams for of_one in found]
+            done |= torch.tensor(full, device=scores.device)
+        return done
 
     def close(self, pictures: Tensor, words: Tensor, scores: Tensor) -> None:
         """Pictures [n] that grow no more; one without a finished beam gets its best open one, of [n, K, T]."""

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from textmm.colour import COLOUR_WIDTH, colour_features
+from textmm.colour import COLOUR_WIDTH, SIDE, colour_features
 from textmm.config import ImageConfig
 from textmm.efficientnet import HEAD_WIDTH, EfficientNetLite
 from textmm.layers import Attention, Block, ProjectionHead
@@ -166,7 +166,8 @@ class CNN(ImageEncoder):
         x = images.to(weight.dtype).contiguous(memory_format=torch.channels_last)
         maps = self.features.first(x, stages)
         parts = _all_moments(maps, 0)
-        parts.append(colour_features(images.float() * self.pixel_std + self.pixel_mean))
+        small = F.adaptive_avg_pool2d(images.float(), SIDE)  # the few that count are put to scale
+        parts.append(colour_features(small * self.pixel_std + self.pixel_mean))
         return Front(maps[-1], torch.cat(parts, dim=1))
 
     def rest(self, front: Front, stages: int) -> TrunkOutput:

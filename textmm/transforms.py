@@ -120,9 +120,10 @@ def _fit_exactly(image: Image.Image, config: ImageConfig) -> Image.Image:
 def to_tensor(images: Sequence[Image.Image], config: ImageConfig) -> Tensor:
     """Fitted pictures -> normalised float32 [n, 3, image_size, image_size], channels last in memory."""
     pixels: NDArray[np.uint8] = np.stack([np.asarray(fit(image, config)) for image in images])
-    x = torch.from_numpy(pixels).permute(0, 3, 1, 2).float()
-    mean, std = torch.tensor(config.mean)[:, None, None], torch.tensor(config.std)[:, None, None]
-    return x.mul_(1 / (255 * std)).sub_(mean / std)
+    x = torch.from_numpy(pixels).float()
+    mean, std = (torch.tensor(of).repeat(x.shape[2]) for of in (config.mean, config.std))
+    x.flatten(2).mul_(1 / (255 * std)).sub_(mean / std)  # row by row: pixel by pixel takes ten times as long
+    return x.permute(0, 3, 1, 2)
 
 
 def augment(image: Image.Image, config: ImageConfig, rng: np.random.Generator) -> Image.Image:

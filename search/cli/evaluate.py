@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from search.cli.context import command_options, load_encoder
-from textmm.config import BEAMS
 
 if TYPE_CHECKING:
     from search.config import Config
@@ -64,7 +63,7 @@ def _checked(context: click.Context, option: click.Parameter, templates: tuple[s
     type=int,
     default=None,
     metavar="N",
-    help=f"caption: captions looked at side by side.  [default: {BEAMS}]",
+    help="caption: captions looked at side by side.  [default: the model's]",
 )
 @click.option(
     "--dimensions",
@@ -152,9 +151,7 @@ def evaluate(
         said = templates or calibration.TEMPLATES
         result = ev.classify(encoder, data, label or "", translations, templates=said)
     elif task == "caption":
-        result = ev.captions(
-            encoder, data, style_in(style, language), beams=BEAMS if beams is None else beams
-        )
+        result = ev.captions(encoder, data, style_in(style, language), beams=beams)
     elif task == "ask":
         result = _asked(encoder, data, questions, language)
     elif template is not None:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import click
 
 from search.cli.context import command_options, load_encoder, opened_engine
-from textmm.config import BEAMS
 
 if TYPE_CHECKING:
     from search.config import Config
@@ -131,14 +130,15 @@ def _lines(response: object) -> list[str]:
 )
 @click.option(
     "--beams",
-    default=BEAMS,
-    show_default=True,
-    help="Captions looked at side by side: more are better and slower.",
+    type=click.IntRange(min=1),
+    default=None,
+    metavar="N",
+    help="Captions looked at side by side: more are better and slower.  [default: the model's]",
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a picture.")
 @command_options
 def caption(
-    images: tuple[Path, ...], style: str, language: str, beams: int, as_json: bool, config: Config
+    images: tuple[Path, ...], style: str, language: str, beams: int | None, as_json: bool, config: Config
 ) -> None:
     """Put pictures into words: a line each. Exit code 1: some could not be read."""
     import json
