@@ -130,7 +130,7 @@ def _lines(response: object) -> list[str]:
 )
 @click.option(
     "--beams",
-    type=click.IntRange(min=1),
+    type=int,
     default=None,
     metavar="N",
     help="Captions looked at side by side: more are better and slower.  [default: the model's]",
