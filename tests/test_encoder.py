@@ -124,6 +124,23 @@ def test_a_caption_scores_its_cosine_with_its_picture(encoder: Encoder, images: 
         assert caption.score == pytest.approx(cosine, abs=1e-5)
 
 
+def test_captions_are_searched_by_as_many_beams_as_the_model_says(
+    tiny: Path, images: list[Image.Image]
+) -> None:
+    loaded = checkpoint.load(str(tiny), Path("no-trunks"))
+    config = loaded.model.config.multimodal_cfg
+    assert config is not None
+    said = {}
+    for beams in (1, 4):
+        decoder = replace(config, beams=beams, choice_weight=-1000.0)  # of four the least like it is taken
+        loaded.model.config = replace(loaded.model.config, multimodal_cfg=decoder)
+        encoder = Encoder(loaded)
+        said[beams] = encoder.caption_images(images)
+        assert said[beams] == encoder.caption_images(images, beams=beams)
+
+    assert said[1] != said[4]
+
+
 @pytest.mark.parametrize("weight", [0.0, 3.0, -1000.0])
 def test_of_finished_captions_the_one_is_taken_that_scores_best_with_its_likeness(
     tiny: Path, images: list[Image.Image], weight: float

@@ -368,13 +368,14 @@ def _to_bfloat16(model: TextMultiModalModel | OpenClipModule, *, products: bool)
 
 def _fast_bfloat16(device: torch.device) -> bool:
     """Whether bfloat16 is faster than float32 here: a GPU, or a processor with instructions for it."""
-    if device.type != "cpu":
-        return True
-    return bool(getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)())
+    return _has(device, "_is_avx512_bf16_supported")
 
 
 def _fast_bfloat16_products(device: torch.device) -> bool:
     """Whether matrix products in bfloat16 are faster than in float32 here: a GPU, or a processor with AMX."""
-    if device.type != "cpu":
-        return True
-    return bool(getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)())
+    return _has(device, "_is_amx_tile_supported")
+
+
+def _has(device: torch.device, asked: str) -> bool:
+    """What `torch.cpu` answers when asked; a GPU has everything, a torch that does not know the question nothing."""
+    return device.type != "cpu" or bool(getattr(torch.cpu, asked, lambda: False)())
