@@ -122,7 +122,7 @@ def to_tensor(images: Sequence[Image.Image], config: ImageConfig) -> Tensor:
     pixels: NDArray[np.uint8] = np.stack([np.asarray(fit(image, config)) for image in images])
     x = torch.from_numpy(pixels).float()
     mean, std = (torch.tensor(of).repeat(x.shape[2]) for of in (config.mean, config.std))
-    x.flatten(2).mul_(1 / (255 * std)).sub_(mean / std)  # row by row: pixel by pixel takes three times as long
+    x.flatten(2).mul_(1 / (255 * std)).sub_(mean / std)  # by rows: pixel by pixel takes three times as long
     return x.permute(0, 3, 1, 2)
 
 
