@@ -102,6 +102,23 @@ def test_padding_changes_no_feature_and_its_states_are_zero(encoder: SentenceEnc
     torch.testing.assert_close(features.norm(dim=1), torch.ones(2))
 
 
+@torch.inference_mode()
+def test_sentences_much_alike_read_together_are_each_what_it_is_alone(encoder: SentenceEncoder) -> None:
+    rng = np.random.default_rng(3)
+    rows = [[1, *rng.choice([40, 50, 60], size=rng.integers(1, 12)).tolist(), 2] for _ in range(40)]
+    tokens = torch.full((len(rows), max(map(len, rows))), -1)
+    for i, row in enumerate(rows):
+        tokens[i, : len(row)] = torch.tensor(row)
+
+    states, features = encoder(tokens)
+
+    for i, row in enumerate(rows):
+        own_states, own_features = encoder(torch.tensor([row]))
+        torch.testing.assert_close(states[i, : len(row)], own_states[0], atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(features[i], own_features[0], atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(encoder.features(tokens), features)
+
+
 def test_a_published_file_that_lacks_a_weight_is_a_key_error_that_names_it(
     weights: dict[str, NDArray[np.generic]],
 ) -> None:

@@ -302,10 +302,9 @@ class Encoder:
         picture = [i for i, of_one in enumerate(said) for _ in of_one]
         totals = np.array([score for of_one in said for _, score in of_one])
         with torch.inference_mode():
-            for at in _by_length(texts):
-                tokens = self._tokenizer([texts[i] for i in at])
-                rows = model.text.skim(tuple(t.to(self._device) for t in tokens))  # [len(at), E]
-                totals[at] += weight * (features[[picture[i] for i in at]] * rows).sum(1).cpu().numpy()
+            tokens = self._tokenizer(texts)
+            rows = model.text.skim(tuple(t.to(self._device) for t in tokens))  # [len(texts), E]
+            totals += weight * (features[picture] * rows).sum(1).cpu().numpy()
         parts = np.split(totals, np.cumsum([len(of_one) for of_one in said])[:-1])
         return [of_one[int(part.argmax())][0] for of_one, part in zip(said, parts, strict=True)]
 

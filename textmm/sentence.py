@@ -16,6 +16,8 @@ BRANCHES = ((2, 0), (3, 1), (5, 2))
 """(n of the n-gram, tokens of left context) of each convolutional branch."""
 CHUNKS, CHUNK_ROWS = 17, 7530
 WIDTH, BRANCH = 512, 256
+FEW = 4
+"""Fewer sentences share too little for it to be worth looking for."""
 
 
 class SentenceEncoder(nn.Module):
@@ -49,18 +51,41 @@ class SentenceEncoder(nn.Module):
         self.d3 = nn.Linear(WIDTH, WIDTH, bias=False)
 
     def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        real = (tokens >= 0).unsqueeze(-1)  # [B, T, 1]
-        rows = tokens.clamp_min(0)
+        states, which = self._states(tokens)
+        return states[which], self._pool(states, which, tokens)
+
+    def features(self, tokens: Tensor) -> Tensor:
+        """`forward`'s features alone. Of sentences much alike this costs a fraction: what they share is made once."""
+        states, which = self._states(tokens)
+        return self._pool(states, which, tokens)
+
+    def _states(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """States [S, 1280] of all surroundings that a word of the batch has, the last one zeros, and which of them is
+        whose, [B, T]; padding has the last. A state depends on four neighbours to each side, no more.
+        """
+        real = tokens >= 0
+        ids, words = _distinct(tokens.clamp_min(0).unsqueeze(-1))
+        rows = ids[:, 0]
         chunk = rows % CHUNKS
         x = self.table[rows].float() * self.scale[chunk].unsqueeze(-1) + self.low[chunk].unsqueeze(-1)
         branches = self.norm(self.project(x)).chunk(len(BRANCHES), dim=-1)  # normed jointly
-        out = [x]
+        parts, whose = [x], [words]
         for i, (n, left) in enumerate(BRANCHES):
-            y = branches[i] * real
-            h = (F.relu(self.conv1[i](_windows(y, n, left))) + y) * real
-            out.append(F.relu(self.conv2[i](_windows(h, n, left))) + h)
-        states = self.norm_out(torch.cat(out, dim=-1)) * real  # [B, T, 1280]
-        return states, self._tail(states.sum(1), real.sum(1))
+            y, which = branches[i], words
+            for conv in (self.conv1[i], self.conv2[i]):
+                nothing = len(y)  # what stands beyond a sentence
+                y = F.pad(y, (0, 0, 0, 1))
+                around = F.pad(which.masked_fill(~real, nothing), (left, n - 1 - left), value=nothing)
+                window, which = _distinct(around.unfold(1, n, 1))
+                y = F.relu(conv(y[window].flatten(1))) + y[window[:, left]]
+            parts.append(y)
+            whose.append(which)
+        of_parts, which = _distinct(torch.stack(whose, dim=-1))
+        states = self.norm_out(torch.cat([part[of_parts[:, i]] for i, part in enumerate(parts)], dim=-1))
+        return F.pad(states, (0, 0, 0, 1)), which.masked_fill(~real, len(states))
+
+    def _pool(self, states: Tensor, which: Tensor, tokens: Tensor) -> Tensor:
+        return self._tail(F.embedding_bag(which, states, mode="sum"), (tokens >= 0).sum(1, keepdim=True))
 
     def _tail(self, total: Tensor, length: Tensor) -> Tensor:
         """Sum of states [B, 1280] and lengths [B, 1] -> features [B, 512]."""
@@ -101,7 +126,19 @@ class SentenceEncoder(nn.Module):
             norm.eps = float(weights["eps"])
 
 
-def _windows(x: Tensor, n: int, left: int) -> Tensor:
-    """Each token beside its neighbours: [B, T, C] -> [B, T, n C], zeros outside the sentence."""
-    padded = F.pad(x, (0, 0, left, n - 1 - left))
-    return torch.cat([padded[:, i : i + x.shape[1]] for i in range(n)], dim=-1)
+def _distinct(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows [B, T, n] of int64, 0 or more -> the distinct ones [U, n] and which of them each is, [B, T]; of a FEW
+    sentences all as they are.
+
+    Column by column: `unique` over whole rows compares them one by one, which took longer than all the rest.
+    """
+    flat = rows.flatten(0, 1)
+    places = torch.arange(len(flat), device=rows.device)
+    if len(rows) < FEW:
+        return flat, places.view(rows.shape[:2])
+    which = torch.zeros_like(places)
+    for column in flat.unbind(1):
+        keys = which * (int(column.max()) + 1) + column
+        found, which = torch.unique(keys, return_inverse=True)
+    one_of_each = torch.empty_like(found).scatter_(0, which, places)
+    return flat[one_of_each], which.view(rows.shape[:2])

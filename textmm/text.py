@@ -123,14 +123,15 @@ class PretrainedText(TextEncoder):
         return features
 
     def skim(self, tokens: Tokens) -> Tensor:
-        """Of a pair the sentence trunk alone reads, at a third of the cost."""
-        kinds = [type(trunk) for trunk in self.trunks]
-        return super().skim(
-            tuple(
-                torch.zeros_like(ids) if kind is Bert and SentenceEncoder in kinds else ids
-                for kind, ids in zip(kinds, tokens, strict=True)
-            )
-        )
+        """Of a pair the sentence trunk alone reads, at a third of the cost, and less of texts much alike."""
+        trunk, ids = self.trunks[-1], tokens[-1]
+        if len(self.trunks) == 1 or not isinstance(trunk, SentenceEncoder):
+            return super().skim(tokens)
+        there = (ids >= 0).any(1)
+        pooled = torch.zeros(len(ids), self.pooled_width, device=ids.device)
+        pooled[there, -int(trunk.width) :] = trunk.features(ids[there])
+        present = torch.stack([torch.zeros_like(there), there], dim=1)
+        return self.project(TrunkOutput(pooled, pooled.new_zeros(len(ids), 0, 1), present))
 
     def meaning(self, out: TrunkOutput) -> Tensor:
         present = out.present

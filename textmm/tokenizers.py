@@ -170,7 +170,6 @@ def read_word_piece(path: Path, *, context_length: int) -> WordPiece:
 
 
 def _padded(rows: list[list[int]], pad: int) -> Tensor:
-    out = torch.full((len(rows), max(map(len, rows), default=0)), pad, dtype=torch.int64)
-    for i, row in enumerate(rows):
-        out[i, : len(row)] = torch.tensor(row, dtype=torch.int64)
-    return out
+    longest = max(map(len, rows), default=0)
+    padded = [row + [pad] * (longest - len(row)) for row in rows]
+    return torch.tensor(padded, dtype=torch.int64).view(len(rows), longest)

@@ -1,8 +1,13 @@
-"""How well labels can be told from what a model's picture trunk gives: a classifier trained with the labels themselves.
+"""What labels alone could give: bounds on figures of `mini`, which is trained with words.
 
-Captions and prompts, which are trained with words, can hardly do better on the same features. The classifier is an MLP
-with dropout over standardised features of whole pictures, the mean of three seeds; `by heart` is its accuracy on the
-pictures it was trained with. Labels that are few in --train are in too: accuracy is over all pictures of --val.
+Told from pictures: a classifier trained with the labels themselves, an MLP with dropout over standardised features of
+whole pictures, the mean of three seeds; `by heart` is its accuracy on the pictures it was trained with. Labels that are
+few in --train are in too: accuracy is over all pictures of --val. Captions and prompts can hardly do better on the same
+features. `precision@10`: for each pair of values of the labels that ten pictures have, the ten pictures of which the
+classifiers together are surest.
+
+Known for certain: recall@10 of pictures by their titles for somebody who knows the labels of every picture, and by a
+title those of its own, and nothing else; ties fall by chance.
 
     python -m tests.benchmarks.bench_labels mini --sources ../shared/data
 """
@@ -11,6 +16,10 @@ from __future__ import annotations
 
 import argparse
 import tempfile
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import comb
 from pathlib import Path
 
 import numpy as np
@@ -22,13 +31,22 @@ from torch.nn import functional as F
 from tests.benchmarks.measure import print_json
 from textmm import checkpoint, trunk_cache, validation
 from textmm.image import CNN
+from textmm.metrics import precisions_at_k
 from textmm.model import TextMultiModalModel
 from textmm.optimiser import adamw, pace
 from textmm.recipe import Stage, Validation
+from textmm.sources import Item
 from textmm.trunk_cache import CachedInputs
 
 STAGE = Stage(name="labels", steps=1, batch_size=2, learning_rate=1e-3)
 EPOCHS, BATCH, SEEDS = 25, 256, 3
+KNOWN = (
+    ("article_type", "base_colour"),
+    ("article_type", "base_colour", "gender"),
+    ("article_type", "base_colour", "gender", "usage"),
+    ("article_type", "base_colour", "gender", "usage", "season", "year"),
+)
+"""Labels of which titles are found. No title says a season or a year."""
 
 
 def main() -> None:
@@ -46,23 +64,39 @@ def main() -> None:
     model = checkpoint.load(arguments.model, arguments.trunks).model.eval()
     assert isinstance(model, TextMultiModalModel)
     learnt, asked = (_read(arguments, model, source) for source in (arguments.train, arguments.val))
-    figures = {}
-    print(f"{'':16}{'val':>8}{'by heart':>12}")
+    figures: dict[str, object] = {}
+    print(f"{'told from pictures':56}{'val':>8}{'by heart':>12}")
+    likely, values = [], []
     for label in arguments.label:
-        names = sorted({str(v) for v in learnt[1][label] if v is not None})
-        truths = [_numbers(labels[label], names) for _, labels in (learnt, asked)]
-        told = np.mean(
-            [_told(learnt[0], truths[0], asked[0], truths[1], len(names), s) for s in range(SEEDS)], 0
-        )
-        figures[label] = {"val": round(float(told[0]), 4), "by heart": round(float(told[1]), 4)}
-        print(f"{label:16}{told[0]:8.3f}{told[1]:12.3f}", flush=True)
+        names = sorted({str(v) for v in learnt.labels(label) if v is not None})
+        truth, right = (_numbers(pictures.labels(label), names) for pictures in (learnt, asked))
+        seeds = [_shares(learnt.rows, truth, (asked.rows, learnt.rows), len(names), s) for s in range(SEEDS)]
+        told = [float(np.mean([shares[0].argmax(1) == right for shares in seeds]))]
+        told += [float(np.mean([(shares[1].argmax(1) == truth)[truth >= 0] for shares in seeds]))]
+        figures[label] = dict(zip(("val", "by heart"), told, strict=True))
+        print(f"{label:56}{told[0]:8.3f}{told[1]:12.3f}", flush=True)
+        likely.append(np.mean([shares[0] for shares in seeds], 0))
+        values.append(right)
+    figures["precision@10"] = found = _precision_at_10(likely, values)
+    print(f"{' and '.join(arguments.label) + ', precision@10':56}{found:8.3f}")
+    print("known for certain, recall@10 of titles")
+    for labels in KNOWN:
+        figures[", ".join(labels)] = found = _recall_by_labels(asked.items, labels)
+        print(f"{', '.join(labels):56}{found:8.3f}")
     print_json("labels", {"train": arguments.train, "val": arguments.val}, figures)
 
 
-def _read(
-    arguments: argparse.Namespace, model: TextMultiModalModel, source: str
-) -> tuple[Tensor, dict[str, list[object]]]:
-    """Features of a source's pictures, standardised as the model does, and their labels by name."""
+@dataclass(frozen=True)
+class _Pictures:
+    rows: Tensor
+    """Features, standardised as the model does, [n, P]."""
+    items: list[Item]
+
+    def labels(self, name: str) -> list[object]:
+        return [item.attributes.get(name) for item in self.items]
+
+
+def _read(arguments: argparse.Namespace, model: TextMultiModalModel, source: str) -> _Pictures:
     assert isinstance(model.image, CNN)
     with tempfile.TemporaryDirectory() as name:  # kept features say nothing of the model that made them
         folder = Path(name)
@@ -74,10 +108,7 @@ def _read(
                 print(f"{what}: {of} pictures")
         everything = np.arange(len(pairs.items))
         pooled = CachedInputs(folder, pairs).pictures(everything, None, memory=False).pooled
-    labels: dict[str, list[object]] = {
-        name: [item.attributes.get(name) for item in pairs.items] for name in arguments.label
-    }
-    return model.image.projection.standardise(pooled), labels
+    return _Pictures(model.image.projection.standardise(pooled), pairs.items)
 
 
 def _numbers(values: list[object], names: list[str]) -> NDArray[np.int64]:
@@ -85,10 +116,10 @@ def _numbers(values: list[object], names: list[str]) -> NDArray[np.int64]:
     return np.array([places.get(str(value), -1) for value in values])
 
 
-def _told(
-    x: Tensor, truth: NDArray[np.int64], asked: Tensor, right: NDArray[np.int64], count: int, seed: int
-) -> tuple[float, float]:
-    """Accuracy on what is asked, and on what was learnt."""
+def _shares(
+    x: Tensor, truth: NDArray[np.int64], asked: Sequence[Tensor], count: int, seed: int
+) -> list[NDArray[np.float32]]:
+    """What a classifier that learnt `truth` (-1: not known) of x makes of the rows asked, each [n, count]."""
     torch.manual_seed(seed)
     known = torch.from_numpy(np.flatnonzero(truth >= 0))
     targets = torch.from_numpy(truth)
@@ -108,8 +139,32 @@ def _told(
         optimizer.step()
     net.eval()
     with torch.no_grad():
-        given = [net(rows).argmax(1).numpy() for rows in (asked, x)]
-    return float((given[0] == right).mean()), float((given[1] == truth)[truth >= 0].mean())
+        return [net(rows).softmax(1).numpy() for rows in asked]
+
+
+def _precision_at_10(likely: Sequence[NDArray[np.float32]], values: Sequence[NDArray[np.int64]]) -> float:
+    """Of combinations of values that ten pictures have, by the products of their shares: label by label [n, L], [n]."""
+    has = list(zip(*(rows.tolist() for rows in values), strict=True))
+    asked = sorted(one for one, count in Counter(has).items() if count >= 10 and min(one) >= 0)
+    scores = np.stack([np.prod([p[:, v] for p, v in zip(likely, one, strict=True)], 0) for one in asked])
+    relevant = np.array([[of_picture == one for of_picture in has] for one in asked])
+    return float(precisions_at_k(scores, relevant, 10).mean())
+
+
+def _recall_by_labels(items: Sequence[Item], labels: Sequence[str]) -> float:
+    """Recall@10 of distinct texts, where pictures are ranked by how many labels they share with the text's own."""
+    own: dict[str, list[int]] = {}
+    for i, item in enumerate(items):
+        for text in item.texts:
+            own.setdefault(text, []).append(i)
+    values = np.array([[str(item.attributes.get(name)) for name in labels] for item in items])
+    found = []
+    for rows in own.values():
+        shared = (values == values[rows[0]]).sum(1)  # the first of its pictures says what the text is about
+        ahead, alike = int((shared == len(labels)).sum()), int((shared[rows] == len(labels)).sum())
+        room = min(10, ahead)
+        found.append(1 - comb(ahead - alike, room) / comb(ahead, room))
+    return float(np.mean(found))
 
 
 if __name__ == "__main__":
