@@ -13,10 +13,11 @@ from search.batching import Batching
 from search.classify import Classifier
 from search.messages import BadRequest
 from textmm.classify import probabilities
-from textmm.encoder import Caption, Encoder
+from textmm.encoder import Encoder
 
-STYLES = ("title", "attributes", "photo")
-"""In the order in which a title takes what there is."""
+TITLE = ("title", "attributes", "photo")
+DESCRIPTION = ("attributes", "photo", "title")
+"""Styles of captions, in the order in which each takes the first that a model has."""
 
 
 class Copywriter:
@@ -25,14 +26,23 @@ class Copywriter:
 
     def write(self, images: Sequence[Image.Image]) -> list[m.ProductCopy]:
         """Copy of each fitted picture. Raises BadRequest (a model without a decoder), Overloaded."""
-        styles = [style for style in STYLES if style in self._encoder.styles]
-        if not styles:
+        has = [style for style in TITLE if style in self._encoder.styles]
+        if not has:
             raise BadRequest(f"{self._encoder.model_id} has no decoder: it writes nothing", "model")
-        attributes = self._attributes(images)
-        said = {style: self._inference.caption_images(images, style=style) for style in styles}
+        styles = [next(style for style in wanted if style in has) for wanted in (TITLE, DESCRIPTION)]
+        said = {style: self._inference.caption_images(images, style=style) for style in dict.fromkeys(styles)}
+        titles, descriptions = (said[style] for style in styles)
+        values = {name: one.values for name, one in self._encoder.calibration.attributes.items()}
         return [
-            _copy({style: captions[i] for style, captions in said.items()}, attributes[i])
-            for i in range(len(images))
+            m.ProductCopy(
+                title=_capital(title.text),
+                description=describe(description.text, attributes, values),
+                attributes=attributes,
+                score=round(title.score, 6),
+            )
+            for title, description, attributes in zip(
+                titles, descriptions, self._attributes(images), strict=True
+            )
         ]
 
     def _attributes(self, images: Sequence[Image.Image]) -> list[dict[str, m.CopyAttribute]]:
@@ -50,28 +60,22 @@ class Copywriter:
         return told
 
 
-def _copy(captions: Mapping[str, Caption], attributes: dict[str, m.CopyAttribute]) -> m.ProductCopy:
-    title = next(captions[style] for style in STYLES if style in captions)
-    return m.ProductCopy(
-        title=_capital(title.text),
-        description=describe({style: one.text for style, one in captions.items()}, attributes),
-        attributes=attributes,
-        score=round(title.score, 6),
-    )
-
-
-def describe(captions: Mapping[str, str], attributes: Mapping[str, m.CopyAttribute]) -> str:
-    """Sentences out of a template: the caption in style attributes (without it, the one in style photo), then each
-    attribute whose value it does not hold. Nothing is added that is in neither.
+def describe(
+    caption: str, attributes: Mapping[str, m.CopyAttribute], values: Mapping[str, Sequence[str]]
+) -> str:
+    """Sentences out of a template: the caption, then each attribute of whose `values` it names none. Nothing is added
+    that is in neither, and nothing that contradicts the caption.
     """
-    said = captions.get("attributes") or captions.get("photo") or captions.get("title") or ""
-    sentences = [_capital(said)] if said.strip() else []
+    sentences = [_capital(caption)] if caption.strip() else []
     for name, one in attributes.items():
-        if not re.search(
-            rf"(?<!\w){re.escape(one.value)}(?!\w)", said, re.IGNORECASE
-        ):  # men are not in women
+        if not any(_names(caption, value) for value in (one.value, *values.get(name, ()))):
             sentences.append(f"{_capital(name.replace('_', ' '))}: {one.value}")
     return " ".join(f"{sentence.rstrip(' .')}." for sentence in sentences)
+
+
+def _names(text: str, value: str) -> bool:
+    words = rf"(?<!\w){re.escape(value)}(?!\w)"  # men are not in women
+    return re.search(words, text, re.IGNORECASE) is not None
 
 
 def _capital(text: str) -> str:

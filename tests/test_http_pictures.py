@@ -230,26 +230,23 @@ def test_copy_of_a_model_with_one_style_is_that_caption_and_marked_as_generated(
 
 
 @pytest.mark.parametrize(
-    ("captions", "values", "expected"),
+    ("caption", "told", "expected"),
     [
-        (
-            {"attributes": "red shoes for men", "photo": "a dog"},
-            {"usage": "Casual"},
-            "Red shoes for men. Usage: Casual.",
-        ),
-        ({"attributes": "red shoes"}, {"base_colour": "Red", "gender": "Men"}, "Red shoes. Gender: Men."),
-        ({"attributes": "shoes for women"}, {"gender": "Men"}, "Shoes for women. Gender: Men."),
-        ({"photo": "a dog ."}, {}, "A dog."),
-        ({"title": "Mug"}, {}, "Mug."),
-        ({"attributes": ""}, {"usage": "Casual"}, "Usage: Casual."),
+        ("red shoes for men", {"usage": "Casual"}, "Red shoes for men. Usage: Casual."),
+        ("red shoes", {"base_colour": "Red", "gender": "Men"}, "Red shoes. Gender: Men."),
+        ("shoes for women", {"gender": "Men"}, "Shoes for women."),
+        ("blue shoes", {"base_colour": "Navy Blue", "gender": "Men"}, "Blue shoes. Gender: Men."),
+        ("a dog .", {}, "A dog."),
+        ("", {"usage": "Casual"}, "Usage: Casual."),
     ],
 )
 def test_a_description_says_each_thing_once_and_nothing_else(
-    captions: dict[str, str], values: dict[str, str], expected: str
+    caption: str, told: dict[str, str], expected: str
 ) -> None:
-    assert (
-        describe(captions, {name: m.CopyAttribute(value, 0.9) for name, value in values.items()}) == expected
-    )
+    values = {"gender": ["Men", "Women"], "base_colour": ["Red", "Blue", "Navy Blue"]}
+    attributes = {name: m.CopyAttribute(value, 0.9) for name, value in told.items()}
+
+    assert describe(caption, attributes, values) == expected
 
 
 def test_a_full_queue_is_429_and_says_when_to_come_back(

@@ -114,7 +114,12 @@ def ask(image: Path, question: str, choices: str, as_json: bool, config: Config)
     "--out", type=click.Path(dir_okay=False, path_type=Path), help="A file, written whole.  [default: print]"
 )
 @click.option("--html", "as_html", is_flag=True, help='<img src="KEY" alt="…"> lines instead of CSV.')
-@click.option("--style", default="photo", show_default=True, help="photo, title or attributes.")
+@click.option(
+    "--style",
+    default="photo",
+    show_default=True,
+    help="photo, for everyday photos; title or attributes, for products.",
+)
 @click.option(
     "--language", type=click.Choice(["en", "zh"]), default="en", show_default=True, help="zh: attributes."
 )

@@ -124,7 +124,12 @@ def _lines(response: object) -> list[str]:
 
 @click.command()
 @click.argument("images", nargs=-1, required=True, type=click.Path(dir_okay=False, path_type=Path))
-@click.option("--style", default="photo", show_default=True, help="photo, title or attributes.")
+@click.option(
+    "--style",
+    default="photo",
+    show_default=True,
+    help="photo, for everyday photos; title or attributes, for products.",
+)
 @click.option(
     "--language", type=click.Choice(["en", "zh"]), default="en", show_default=True, help="zh: attributes."
 )
