@@ -63,12 +63,12 @@ class Copywriter:
 def describe(
     caption: str, attributes: Mapping[str, m.CopyAttribute], values: Mapping[str, Sequence[str]]
 ) -> str:
-    """Sentences out of a template: the caption, then each attribute of whose `values` it names none. Nothing is added
-    that is in neither, and nothing that contradicts the caption.
+    """Sentences out of a template: the caption, then each attribute of whose `values` (all that it can have) it names
+    none. Nothing is added that is in neither, and nothing that contradicts the caption.
     """
     sentences = [_capital(caption)] if caption.strip() else []
     for name, one in attributes.items():
-        if not any(_names(caption, value) for value in (one.value, *values.get(name, ()))):
+        if not any(_names(caption, value) for value in values[name]):
             sentences.append(f"{_capital(name.replace('_', ' '))}: {one.value}")
     return " ".join(f"{sentence.rstrip(' .')}." for sentence in sentences)
 

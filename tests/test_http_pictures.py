@@ -243,7 +243,7 @@ def test_copy_of_a_model_with_one_style_is_that_caption_and_marked_as_generated(
 def test_a_description_says_each_thing_once_and_nothing_else(
     caption: str, told: dict[str, str], expected: str
 ) -> None:
-    values = {"gender": ["Men", "Women"], "base_colour": ["Red", "Blue", "Navy Blue"]}
+    values = {"gender": ["Men", "Women"], "base_colour": ["Red", "Blue", "Navy Blue"], "usage": ["Casual"]}
     attributes = {name: m.CopyAttribute(value, 0.9) for name, value in told.items()}
 
     assert describe(caption, attributes, values) == expected

@@ -115,6 +115,7 @@ def test_sentences_much_alike_read_together_are_each_what_it_is_alone(encoder: S
     for i, row in enumerate(rows):
         own_states, own_features = encoder(torch.tensor([row]))
         torch.testing.assert_close(states[i, : len(row)], own_states[0], atol=1e-5, rtol=1e-5)
+        assert not states[i, len(row) :].any()
         torch.testing.assert_close(features[i], own_features[0], atol=1e-6, rtol=1e-5)
     torch.testing.assert_close(encoder.features(tokens), features)
 
