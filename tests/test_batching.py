@@ -26,7 +26,15 @@ def batching(encoder: Encoder) -> Iterator[Batching]:
 
 def start(pool: ThreadPoolExecutor, batching: Batching) -> Future[NDArray[np.float32]]:
     """A call with MANY texts, most of which wait when this returns. The queue must be short."""
-    long = pool.submit(batching.encode_texts, MANY)
+
+    def insist() -> NDArray[np.float32]:
+        while True:
+            try:
+                return batching.encode_texts(MANY)
+            except Overloaded:  # the question below was there first
+                continue
+
+    long = pool.submit(insist)
     while not long.done():
         try:
             batching.encode_texts(["is it full?"])
