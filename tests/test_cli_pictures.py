@@ -32,6 +32,45 @@ class Images(html.parser.HTMLParser):
         self.images.append((dict(attrs)["src"], dict(attrs)["alt"]))
 
 
+def test_caption_prints_a_line_a_picture(run: Run, pictures: Path, encoder: Encoder) -> None:
+    paths = [pictures / "red-circle.png", pictures / "blue-cross.png"]
+    words = run("caption", *paths)
+    rows = [json.loads(line) for line in run("caption", *paths, "--json").out.splitlines()]
+
+    assert words.code == 0
+    assert words.out == "".join(f"{row['image']}\t{row['caption']}\t{row['score']:.3f}\n" for row in rows)
+    assert [sorted(row) for row in rows] == [["caption", "generated", "image", "score"]] * 2
+    assert [row["image"] for row in rows] == [str(path) for path in paths]
+
+
+@pytest.mark.parametrize("hostile", HOSTILE, ids=[one.name for one in HOSTILE])
+def test_caption_names_what_it_cannot_read_and_goes_on(
+    run: Run, pictures: Path, tmp_path: Path, hostile: Hostile
+) -> None:
+    path = tmp_path / "picture"
+    path.write_bytes(hostile.data)
+
+    done = run("caption", path, pictures / "red-circle.png")
+
+    read = ["picture"] if hostile.outcome == "readable" else []
+    captioned = [Path(line.split("\t")[0]).name for line in done.out.splitlines()]
+    assert captioned == [*read, "red-circle.png"]
+    assert (done.code, done.err.count("\n")) == ((0, 0) if read else (1, 1))
+    assert "Traceback" not in done.err
+
+
+def test_a_caption_style_or_a_number_of_beams_that_cannot_be_is_one_line(run: Run, pictures: Path) -> None:
+    style = run("caption", pictures / "red-circle.png", "--style", "poem")
+    beams = run("caption", pictures / "red-circle.png", "--beams", "0")
+    language = run("caption", pictures / "red-circle.png", "--language", "zh")
+
+    assert (language.code, "style 'photo_zh' is not one of" in language.err) == (2, True)
+    assert (style.code, style.err.count("\n")) == (2, 1)
+    assert "style 'poem' is not one of this model's styles (photo)" in style.err
+    assert beams.code == 2
+    assert beams.err == "textmm: beams must be at least 1, got 0\n"
+
+
 def test_classify_prints_a_line_a_picture_likeliest_label_first(
     run: Run, pictures: Path, encoder: Encoder
 ) -> None:

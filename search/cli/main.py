@@ -14,7 +14,7 @@ COMMANDS = {
     "delete": "search.cli.index:delete",
     "search": "search.cli.query:search",
     "chat": "search.cli.chat:chat",
-    "caption": "search.cli.query:caption",
+    "caption": "search.cli.pictures:caption",
     "alt": "search.cli.pictures:alt",
     "ask": "search.cli.pictures:ask",
     "classify": "search.cli.pictures:classify",

@@ -1,4 +1,4 @@
-"""textmm classify, ask, alt, copy: tasks over pictures that are in no collection."""
+"""textmm caption, classify, ask, alt, copy: tasks over pictures that are in no collection."""
 
 from __future__ import annotations
 
@@ -20,6 +20,47 @@ BATCH = 32
 IMAGES = click.argument(
     "images", nargs=-1, required=True, metavar="PICTURE...", type=click.Path(dir_okay=False, path_type=Path)
 )
+STYLE = click.option(
+    "--style",
+    default="photo",
+    show_default=True,
+    help="photo, for everyday photos; title or attributes, for products.",
+)
+LANGUAGE = click.option(
+    "--language", type=click.Choice(["en", "zh"]), default="en", show_default=True, help="zh: attributes."
+)
+
+
+@click.command()
+@IMAGES
+@STYLE
+@LANGUAGE
+@click.option(
+    "--beams",
+    type=int,
+    default=None,
+    metavar="N",
+    help="Captions looked at side by side: more are better and slower.  [default: the model's]",
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a picture.")
+@command_options
+def caption(
+    images: tuple[Path, ...], style: str, language: str, beams: int | None, as_json: bool, config: Config
+) -> None:
+    """Put pictures into words: a line each. Exit code 1: some could not be read."""
+    import json
+
+    from textmm.wording import style_in
+
+    encoder = load_encoder(config)
+    style = style_in(style, language)
+    reading = _Reading(encoder, config)
+    for paths, pictures in reading.batches(images):
+        for path, made in zip(paths, encoder.caption_images(pictures, style=style, beams=beams), strict=True):
+            row = {"image": str(path), "caption": made.text, "score": round(made.score, 6), "generated": True}
+            line = f"{path}\t{made.text}\t{made.score:.3f}"
+            click.echo(json.dumps(row, ensure_ascii=False) if as_json else line)
+    reading.finish()
 
 
 @click.command()
@@ -114,15 +155,8 @@ def ask(image: Path, question: str, choices: str, as_json: bool, config: Config)
     "--out", type=click.Path(dir_okay=False, path_type=Path), help="A file, written whole.  [default: print]"
 )
 @click.option("--html", "as_html", is_flag=True, help='<img src="KEY" alt="…"> lines instead of CSV.')
-@click.option(
-    "--style",
-    default="photo",
-    show_default=True,
-    help="photo, for everyday photos; title or attributes, for products.",
-)
-@click.option(
-    "--language", type=click.Choice(["en", "zh"]), default="en", show_default=True, help="zh: attributes."
-)
+@STYLE
+@LANGUAGE
 @command_options
 def alt(
     sources: tuple[str, ...], out: Path | None, as_html: bool, style: str, language: str, config: Config

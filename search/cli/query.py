@@ -1,4 +1,4 @@
-"""textmm search, caption, moderate."""
+"""textmm search, moderate."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from search.cli.context import command_options, load_encoder, opened_engine
+from search.cli.context import command_options, opened_engine
 
 if TYPE_CHECKING:
     from search.config import Config
@@ -120,54 +120,6 @@ def _lines(response: object) -> list[str]:
         f"{response.model_id}: {took.total:.1f} ms (encode {took.encode:.1f}, search {took.search:.1f})"
     )
     return lines
-
-
-@click.command()
-@click.argument("images", nargs=-1, required=True, type=click.Path(dir_okay=False, path_type=Path))
-@click.option(
-    "--style",
-    default="photo",
-    show_default=True,
-    help="photo, for everyday photos; title or attributes, for products.",
-)
-@click.option(
-    "--language", type=click.Choice(["en", "zh"]), default="en", show_default=True, help="zh: attributes."
-)
-@click.option(
-    "--beams",
-    type=int,
-    default=None,
-    metavar="N",
-    help="Captions looked at side by side: more are better and slower.  [default: the model's]",
-)
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a picture.")
-@command_options
-def caption(
-    images: tuple[Path, ...], style: str, language: str, beams: int | None, as_json: bool, config: Config
-) -> None:
-    """Put pictures into words: a line each. Exit code 1: some could not be read."""
-    import json
-
-    from textmm.transforms import ImageTooLarge, ImageUnreadable, decode_image
-    from textmm.wording import style_in
-
-    encoder = load_encoder(config)
-    style = style_in(style, language)
-    failed = False
-    for path in images:
-        try:
-            picture = decode_image(path.read_bytes(), max_pixels=config.server.max_image_pixels)
-        except (ImageUnreadable, ImageTooLarge, OSError) as error:
-            click.echo(f"{path}: {error}", err=True)
-            failed = True
-            continue
-        (made,) = encoder.caption_images([encoder.fit(picture)], style=style, beams=beams)
-        row = {"image": str(path), "caption": made.text, "score": round(made.score, 6), "generated": True}
-        click.echo(
-            json.dumps(row, ensure_ascii=False) if as_json else f"{path}\t{made.text}\t{made.score:.3f}"
-        )
-    if failed:
-        raise click.exceptions.Exit(1)
 
 
 @click.command()

@@ -151,9 +151,8 @@ class _Bars:
         if not on_terminal():
             if progress.losses or progress.done == progress.of:
                 losses = ", ".join(f"{k} {v:.4f}" for k, v in progress.losses.items())
-                click.echo(
-                    f"{progress.what}: {progress.done}/{progress.of} {losses} {progress.samples_per_s:.0f}/s"
-                )
+                speed = f" {losses} {progress.samples_per_s:.0f}/s" if losses else ""
+                click.echo(f"{progress.what}: {progress.done}/{progress.of}{speed}")
             return
         if self._bar is None or self._what != progress.what:
             self.close()
