@@ -373,7 +373,7 @@ def _fast_bfloat16(device: torch.device) -> bool:
 def _fast_bfloat16_products(device: torch.device) -> bool:
     """Whether matrix products in bfloat16 are faster than in float32 here: a GPU, a processor with AMX, or one of
     AMD's, which multiply more of them a cycle where another with avx512_bf16 took longer."""
-    return _has(device, "_is_amx_tile_supported") or (_has(device, "_is_avx512_bf16_supported") and _is_amd())
+    return _has(device, "_is_amx_tile_supported") or (_fast_bfloat16(device) and _is_amd())
 
 
 def _has(device: torch.device, asked: str) -> bool:
