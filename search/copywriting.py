@@ -12,6 +12,7 @@ from search import messages as m
 from search.batching import Batching
 from search.classify import Classifier
 from search.messages import BadRequest
+from textmm.calibration import AttributeCalibration
 from textmm.classify import probabilities
 from textmm.encoder import Encoder
 
@@ -33,6 +34,9 @@ class Copywriter:
         said = {style: self._inference.caption_images(images, style=style) for style in dict.fromkeys(styles)}
         titles, descriptions = (said[style] for style in styles)
         values = {name: one.values for name, one in self._encoder.calibration.attributes.items()}
+        captions = [
+            [title.text, description.text] for title, description in zip(titles, descriptions, strict=True)
+        ]
         return [
             m.ProductCopy(
                 title=_capital(title.text),
@@ -41,12 +45,14 @@ class Copywriter:
                 score=round(title.score, 6),
             )
             for title, description, attributes in zip(
-                titles, descriptions, self._attributes(images), strict=True
+                titles, descriptions, self._attributes(images, captions), strict=True
             )
         ]
 
-    def _attributes(self, images: Sequence[Image.Image]) -> list[dict[str, m.CopyAttribute]]:
-        """The likeliest value of each attribute that the model was calibrated on, where it is likely enough."""
+    def _attributes(
+        self, images: Sequence[Image.Image], captions: Sequence[Sequence[str]]
+    ) -> list[dict[str, m.CopyAttribute]]:
+        """The likeliest value of each attribute that the model was calibrated on, where it may be told."""
         calibration = self._encoder.calibration
         told: list[dict[str, m.CopyAttribute]] = [{} for _ in images]
         for name, one in calibration.attributes.items():
@@ -54,10 +60,21 @@ class Copywriter:
             scores = self._classifier.scores(images, prompts, calibration.templates)
             likely = probabilities(scores, one.temperature)
             for i, best in enumerate(likely.argmax(1)):
-                probability = float(np.round(likely[i, best], 6))
-                if probability >= one.at_least:
-                    told[i][name] = m.CopyAttribute(one.values[best], probability)
+                guess = m.CopyAttribute(one.values[best], float(np.round(likely[i, best], 6)))
+                if may_be_told(guess, captions[i], one):
+                    told[i][name] = guess
         return told
+
+
+def may_be_told(guess: m.CopyAttribute, captions: Sequence[str], attribute: AttributeCalibration) -> bool:
+    """Whether what recognition guesses is sure enough: the captions, which the decoder made of the picture in its own
+    way, say the same; or they say nothing of it and it is as probable as it has to be. What contradicts one of them is
+    not told.
+    """
+    named = [values for caption in captions if (values := _named(caption, attribute.values))]
+    if named:
+        return all(guess.value in values for values in named)
+    return attribute.at_least is not None and guess.probability >= attribute.at_least
 
 
 def describe(
@@ -68,14 +85,17 @@ def describe(
     """
     sentences = [_capital(caption)] if caption.strip() else []
     for name, one in attributes.items():
-        if not any(_names(caption, value) for value in values[name]):
+        if not _named(caption, values[name]):
             sentences.append(f"{_capital(name.replace('_', ' '))}: {one.value}")
     return " ".join(f"{sentence.rstrip(' .')}." for sentence in sentences)
 
 
-def _names(text: str, value: str) -> bool:
-    words = rf"(?<!\w){re.escape(value)}(?!\w)"  # men are not in women
-    return re.search(words, text, re.IGNORECASE) is not None
+def _named(text: str, values: Sequence[str]) -> list[str]:
+    """Of these values those that a text names in whole words (men are not in women), and not as a part of a longer one
+    (navy blue is not blue).
+    """
+    found = [v for v in values if re.search(rf"(?<!\w){re.escape(v)}(?!\w)", text, re.IGNORECASE)]
+    return [v for v in found if not any(v != other and v.lower() in other.lower() for other in found)]
 
 
 def _capital(text: str) -> str:

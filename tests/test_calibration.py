@@ -175,6 +175,23 @@ def test_calibrate_writes_beside_the_weights_and_changes_no_vector(
     assert done.out.splitlines()[0].startswith(f"temperature {fitted.temperature:.4f}, 160 pictures")
 
 
+def test_a_label_that_is_never_told_right_is_not_told_by_its_probability(
+    run: Run, tiny: Path, tmp_path: Path, catalogue: Path
+) -> None:
+    out = tmp_path / "calibration.json"
+    swapped = {"red": "blue", "blue": "red", "green": "yellow", "yellow": "green"}
+    lines = [line.split(",") for line in catalogue.read_text().splitlines()]
+    rows = [[*row, "lie" if i == 0 else swapped[row[3]]] for i, row in enumerate(lines)]
+    catalogue.write_text("\n".join(",".join(row) for row in rows) + "\n")
+
+    done = run("calibrate", tiny, catalogue, "--label", "colour", "--label", "lie", "--out", out)
+
+    fitted = calibration.read(tmp_path)
+    assert fitted is not None and fitted.attributes["lie"].at_least is None
+    assert fitted.attributes["colour"].at_least is not None
+    assert "lie: 4 values" in done.out and "never right in 80% of the cases" in done.out
+
+
 def test_evaluate_takes_the_temperature_of_the_calibration_and_the_bare_label(
     run: Run, tiny: Path, tmp_path: Path, catalogue: Path
 ) -> None:

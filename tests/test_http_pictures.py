@@ -17,11 +17,12 @@ from search.batching import Batching
 from search.classify import KEPT_SETS, Classifier
 from search.client import Client, InvalidRequest, NotFound
 from search.config import Config, ServerSection
-from search.copywriting import describe
+from search.copywriting import describe, may_be_told
 from tests.drawn import COLOURS, SHAPES, draw, encoded
 from tests.hostile import HOSTILE, JPEG, Hostile
 from tests.refusals import refusal
 from tests.test_batching import start
+from textmm.calibration import AttributeCalibration
 from textmm.classify import probabilities
 from textmm.encoder import Encoder
 
@@ -247,6 +248,29 @@ def test_a_description_says_each_thing_once_and_nothing_else(
     attributes = {name: m.CopyAttribute(value, 0.9) for name, value in told.items()}
 
     assert describe(caption, attributes, values) == expected
+
+
+@pytest.mark.parametrize(
+    ("captions", "value", "probability", "told"),
+    [
+        (["shoes", "red shoes for men"], "Red", 0.1, True),  # the captions say the same
+        (["navy blue shoes", "shoes"], "Navy Blue", 0.1, True),
+        (["shoes", "red shoes"], "Blue", 0.99, False),  # they say something else
+        (["red shoes", "blue shoes"], "Red", 0.99, False),
+        (["navy blue shoes", "shoes"], "Blue", 0.99, False),  # navy blue is not blue
+        (["shoes", "shoes"], "Red", 0.6, True),  # they say nothing of it
+        (["shoes", "a bored man"], "Red", 0.59, False),  # red is not in bored
+    ],
+)
+def test_an_attribute_is_told_where_captions_say_the_same_or_nothing_and_it_is_likely(
+    captions: list[str], value: str, probability: float, told: bool
+) -> None:
+    colours = AttributeCalibration(("Red", "Blue", "Navy Blue"), temperature=0.02, at_least=0.6)
+    guess = m.CopyAttribute(value, probability)
+
+    assert may_be_told(guess, captions, colours) == told
+    in_captions = any(value.lower() in caption for caption in captions)
+    assert may_be_told(guess, captions, replace(colours, at_least=None)) == (told and in_captions)
 
 
 def test_a_full_queue_is_429_and_says_when_to_come_back(

@@ -11,7 +11,7 @@ from textmm.layers import FeatureDropout, set_feature_dropout
 
 VIT = ImageConfig(kind="vit", image_size=32, patch_size=8, width=24, layers=2, heads=3)
 LITE = replace(named_model("mini").vision_cfg, summary_tokens=False)
-POOLED_WIDTH = 3360
+POOLED_WIDTH = 6240
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +81,7 @@ def test_a_picture_does_not_depend_on_its_neighbours_in_the_batch(config: ImageC
     torch.testing.assert_close(together.tokens, torch.cat([a.tokens for a in alone]), atol=1e-3, rtol=1e-3)
 
 
-def test_a_cnn_pools_3360_numbers_and_17_tokens_a_picture(cnn: CNN, cnn_out: TrunkOutput) -> None:
+def test_a_cnn_pools_6240_numbers_and_17_tokens_a_picture(cnn: CNN, cnn_out: TrunkOutput) -> None:
     assert cnn_out.pooled.shape == (3, POOLED_WIDTH)
     assert cnn.pooled_width == POOLED_WIDTH
     assert cnn_out.memory.shape == (3, 17, 1280)
@@ -90,7 +90,7 @@ def test_a_cnn_pools_3360_numbers_and_17_tokens_a_picture(cnn: CNN, cnn_out: Tru
 
 
 @torch.inference_mode()
-def test_a_cnn_pools_means_and_deviations_of_every_stage_and_the_colours(
+def test_a_cnn_pools_means_and_deviations_of_every_stage_means_of_9_cells_of_the_last_and_the_colours(
     cnn: CNN, cnn_out: TrunkOutput
 ) -> None:
     images = pictures(3, 224)
@@ -98,7 +98,9 @@ def test_a_cnn_pools_means_and_deviations_of_every_stage_and_the_colours(
     parts = [top.mean((2, 3)), stages[0].mean((2, 3)), stages[1].mean((2, 3))]
     for stage in stages[2:]:
         parts += [stage.mean((2, 3)), stage.flatten(2).std(2, unbiased=False)]
-    parts.append(colour_features((images * 128 + 127) / 255))
+    ends = [(0, 3), (2, 5), (4, 7)]  # of 3 bins over 7
+    cells = torch.stack([stages[-1][:, :, a:b, c:d].mean((2, 3)) for a, b in ends for c, d in ends], dim=2)
+    parts += [cells.flatten(1), colour_features((images * 128 + 127) / 255)]
 
     torch.testing.assert_close(cnn_out.pooled, torch.cat(parts, dim=1), atol=1e-3, rtol=1e-3)
 

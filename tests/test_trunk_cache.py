@@ -200,7 +200,7 @@ def test_features_to_standardise_by_are_of_whole_pictures_and_of_texts_that_both
     images, texts = sample(cached, pairs, np.random.default_rng(3), 10_000)
 
     both = cached.texts(np.arange(len(pairs.texts))).present.all(1)
-    assert images.shape == (24, 3360)
+    assert images.shape == (24, 6240)
     assert texts.shape == (int(both.sum()), 896)
     assert 0 < len(texts) < len(pairs.texts)
 
@@ -216,7 +216,7 @@ def test_live_inputs_run_the_trunk_on_the_texts_of_the_batch(
 
     expected = model.text.trunk(tokenizer([pairs.texts[3], pairs.texts[0]]))
     torch.testing.assert_close(texts.pooled, expected.pooled)
-    assert pictures.pooled.shape == (1, 3360)
+    assert pictures.pooled.shape == (1, 6240)
     assert pictures.memory.shape == (1, 17, 1280)
 
 
@@ -231,7 +231,7 @@ def test_a_model_over_locked_trunks_trains_and_is_an_encoder(tmp_path: Path, tru
     np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-4)
     assert not [name for name in stored if name.startswith(checkpoint.LOCKED)]
     assert float(stored["image.projection.std"].min()) > 0
-    assert not torch.equal(stored["image.projection.mean"], torch.zeros(3360))
+    assert not torch.equal(stored["image.projection.mean"], torch.zeros(6240))
 
 
 def test_a_stage_says_how_many_features_its_heads_do_not_see(tmp_path: Path, trunks: Path) -> None:
@@ -388,7 +388,7 @@ def test_a_stage_after_late_ones_reads_what_the_trunk_has_become(tmp_path: Path,
         for model in (now, checkpoint.build(MINI, trunks).eval())
     )
 
-    assert rows.shape == (24, 3, 3360)
+    assert rows.shape == (24, 3, 6240)
     for values in ("pooled", "memory"):
         mine, right, before = (getattr(x, values)[..., :1280] for x in (kept, become, published))
         near, far = (float((mine - x).norm() / x.norm()) for x in (right, before))

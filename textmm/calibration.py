@@ -29,15 +29,15 @@ class AttributeCalibration:
     values: tuple[str, ...]
     """As they are shown; they are asked for in lower case."""
     temperature: float
-    at_least: float
-    """A value with less probability is not told."""
+    at_least: float | None
+    """A value with less probability is not told; None: no probability is enough, a caption has to say the same."""
 
     def __post_init__(self) -> None:
         _check_temperature(self.temperature)
         if len(self.values) < 2:
             raise ValueError(f"an attribute needs two values, got {list(self.values)}")
-        if not 0 <= self.at_least <= 1:
-            raise ValueError(f"at_least must be 0..1, got {self.at_least}")
+        if self.at_least is not None and not 0 <= self.at_least <= 1:
+            raise ValueError(f"at_least must be 0..1 or null, got {self.at_least}")
 
 
 @dataclass(frozen=True)

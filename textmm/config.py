@@ -43,6 +43,9 @@ class ImageConfig:
     """Name of the pretrained trunk of a `cnn` (see pretrained.TRUNKS)."""
     head_width: int = 1024
     """Hidden width of the trained head of a `cnn`."""
+    pool_grid: int = 0
+    """Cells a side of the last stage whose means join the pooled features of a `cnn`, so that its head knows what is
+    where (spatial pyramid pooling, He et al. 2014); 0: none."""
     token_width: int = 256
     """Width of the image tokens that a `cnn` hands to the decoder."""
     summary_tokens: bool = False

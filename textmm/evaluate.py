@@ -200,7 +200,7 @@ def calibrate(
     fitted_on: str = "",
 ) -> Calibration:
     """One temperature over all the labels alike, and one for each; from which probability on a label's best value is
-    right in `precision` of the cases. A label that never is gets no entry.
+    right in `precision` of the cases; None for one that never is.
 
     The pictures must be new to the model: on those it was trained with it is surer than it is elsewhere. Raises
     ValueError for a label with less than two values of `at_least` pictures.
@@ -210,8 +210,8 @@ def calibrate(
     for name, asked in found.items():
         temperature = round(fit_temperature([(asked.scores, asked.truth)]), 5)
         bound = least_probability(probabilities(asked.scores, temperature), asked.truth, precision)
-        if bound is not None:
-            attributes[name] = AttributeCalibration(tuple(asked.values), temperature, round(bound, 3))
+        told_from = None if bound is None else round(bound, 3)
+        attributes[name] = AttributeCalibration(tuple(asked.values), temperature, told_from)
     overall = round(fit_temperature([(asked.scores, asked.truth) for asked in found.values()]), 5)
     return Calibration(overall, tuple(templates), attributes, fitted_on=fitted_on)
 

@@ -129,7 +129,8 @@ class ViT(ImageEncoder):
 class CNN(ImageEncoder):
     """An EfficientNet-Lite, locked as far as one likes; features of every stage and of colour; a trained head.
 
-    pooled: 1280 of the head map, means (and, from stage 2 on, deviations) of the end of every stage, colour.
+    pooled: 1280 of the head map, means (and, from stage 2 on, deviations) of the end of every stage, means of the last
+    one in each of `pool_grid` x `pool_grid` cells, colour.
     memory: 17 tokens: the mean of the head map and its 4 x 4 average, 1280 wide. With `summary_tokens` the decoder gets
     two more, made of the pooled features and of the picture's place in the shared space.
     """
@@ -148,7 +149,9 @@ class CNN(ImageEncoder):
         self.register_buffer("pixel_mean", torch.tensor(config.mean)[:, None, None], persistent=False)
         self.register_buffer("pixel_std", torch.tensor(config.std)[:, None, None], persistent=False)
         stem, first, *rest = self.features.stage_widths
-        self.pooled_width = HEAD_WIDTH + stem + first + 2 * sum(rest) + COLOUR_WIDTH
+        self.pool_grid = config.pool_grid
+        cells = self.pool_grid**2 * rest[-1]
+        self.pooled_width = HEAD_WIDTH + stem + first + 2 * sum(rest) + cells + COLOUR_WIDTH
         self.projection = ProjectionHead(self.pooled_width, config.head_width, embed_dim)
         self.token_projection = nn.Linear(HEAD_WIDTH, config.token_width)
         self.colour_projection = nn.Linear(COLOUR_WIDTH, config.token_width)
@@ -176,7 +179,11 @@ class CNN(ImageEncoder):
         grid = F.adaptive_avg_pool2d(top, self.GRID).flatten(2).transpose(1, 2).float()  # [B, 16, 1280]
         mean = top.float().mean((2, 3))
         early, colour = front.pooled[:, :-COLOUR_WIDTH], front.pooled[:, -COLOUR_WIDTH:]
-        pooled = torch.cat([mean, early, *_all_moments(maps, stages + 1), colour], dim=1)
+        parts = [mean, early, *_all_moments(maps, stages + 1)]
+        if self.pool_grid:
+            last = (maps or [front.maps])[-1].float()
+            parts.append(F.adaptive_avg_pool2d(last, self.pool_grid).flatten(1))
+        pooled = torch.cat([*parts, colour], dim=1)
         memory = torch.cat([mean[:, None], grid], dim=1)
         present = torch.ones(len(top), 1, dtype=torch.bool, device=top.device)
         return TrunkOutput(pooled, memory, present)

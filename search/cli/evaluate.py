@@ -323,13 +323,10 @@ def calibrate(
     checkpoint.write_atomically(path, lambda file: file.write_text(calibration.to_json(fitted), "utf-8"))
     click.echo(f"temperature {fitted.temperature:.4f}, {fitted.fitted_on}: {path}")
     for name in names:
-        told = fitted.attributes.get(name)
-        if told is None:
-            click.echo(f"  {name}: never right in {precision:.0%} of the cases, so it is not told")
-        else:
-            click.echo(
-                f"  {name}: {len(told.values)} values, temperature {told.temperature:.4f}, "
-                f"told from probability {told.at_least} on"
-            )
+        one = fitted.attributes[name]
+        told = f"told from probability {one.at_least} on"
+        if one.at_least is None:
+            told = f"never right in {precision:.0%} of the cases, so told only where captions say the same"
+        click.echo(f"  {name}: {len(one.values)} values, temperature {one.temperature:.4f}, {told}")
     if encoder.asks:
         click.echo(f"  answers to questions: told from probability {fitted.answer_at_least} on")
