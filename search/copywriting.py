@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -15,6 +14,7 @@ from search.messages import BadRequest
 from textmm.calibration import AttributeCalibration
 from textmm.classify import probabilities
 from textmm.encoder import Encoder
+from textmm.wording import named_in
 
 TITLE = ("title", "attributes", "photo")
 DESCRIPTION = ("attributes", "photo", "title")
@@ -68,10 +68,9 @@ class Copywriter:
 
 def may_be_told(guess: m.CopyAttribute, captions: Sequence[str], attribute: AttributeCalibration) -> bool:
     """Whether what recognition guesses is sure enough: the captions, which the decoder made of the picture in its own
-    way, say the same; or they say nothing of it and it is as probable as it has to be. What contradicts one of them is
-    not told.
+    way, say the same; or they say nothing of it and it is as probable as it has to be.
     """
-    named = [values for caption in captions if (values := _named(caption, attribute.values))]
+    named = [values for caption in captions if (values := named_in(caption, attribute.values))]
     if named:
         return all(guess.value in values for values in named)
     return attribute.at_least is not None and guess.probability >= attribute.at_least
@@ -85,17 +84,9 @@ def describe(
     """
     sentences = [_capital(caption)] if caption.strip() else []
     for name, one in attributes.items():
-        if not _named(caption, values[name]):
+        if not named_in(caption, values[name]):
             sentences.append(f"{_capital(name.replace('_', ' '))}: {one.value}")
     return " ".join(f"{sentence.rstrip(' .')}." for sentence in sentences)
-
-
-def _named(text: str, values: Sequence[str]) -> list[str]:
-    """Of these values those that a text names in whole words (men are not in women), and not as a part of a longer one
-    (navy blue is not blue).
-    """
-    found = [v for v in values if re.search(rf"(?<!\w){re.escape(v)}(?!\w)", text, re.IGNORECASE)]
-    return [v for v in found if not any(v != other and v.lower() in other.lower() for other in found)]
 
 
 def _capital(text: str) -> str:

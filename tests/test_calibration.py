@@ -175,21 +175,25 @@ def test_calibrate_writes_beside_the_weights_and_changes_no_vector(
     assert done.out.splitlines()[0].startswith(f"temperature {fitted.temperature:.4f}, 160 pictures")
 
 
-def test_a_label_that_is_never_told_right_is_not_told_by_its_probability(
+def test_no_probability_tells_what_is_never_right_nor_what_captions_speak_of(
     run: Run, tiny: Path, tmp_path: Path, catalogue: Path
 ) -> None:
-    out = tmp_path / "calibration.json"
     swapped = {"red": "blue", "blue": "red", "green": "yellow", "yellow": "green"}
-    lines = [line.split(",") for line in catalogue.read_text().splitlines()]
-    rows = [[*row, "lie" if i == 0 else swapped[row[3]]] for i, row in enumerate(lines)]
-    catalogue.write_text("\n".join(",".join(row) for row in rows) + "\n")
+    head, *rows = (line.split(",") for line in catalogue.read_text().splitlines())
+    colour = head.index("colour")
+    written = [[*head, "thing", "lie"]]
+    written += [[*row, f"{row[colour]} thing", f"{swapped[row[colour]]} thing"] for row in rows]
+    catalogue.write_text("\n".join(",".join(row) for row in written) + "\n")
+    labels = [part for name in ("thing", "lie", "colour") for part in ("--label", name)]
 
-    done = run("calibrate", tiny, catalogue, "--label", "colour", "--label", "lie", "--out", out)
+    done = run("calibrate", tiny, catalogue, *labels, "--out", tmp_path / "calibration.json")
 
     fitted = calibration.read(tmp_path)
-    assert fitted is not None and fitted.attributes["lie"].at_least is None
-    assert fitted.attributes["colour"].at_least is not None
-    assert "lie: 4 values" in done.out and "never right in 80% of the cases" in done.out
+    assert fitted is not None
+    assert fitted.attributes["thing"].at_least is not None  # captions say red, none says red thing
+    assert fitted.attributes["lie"].at_least is None
+    assert fitted.attributes["colour"].at_least is None  # a caption of a picture says its colour
+    assert done.out.count("told only where captions say the same") == 2
 
 
 def test_evaluate_takes_the_temperature_of_the_calibration_and_the_bare_label(

@@ -230,7 +230,7 @@ def test_copy_tells_the_attributes_that_are_likely_enough(
     folder = tmp_path / "model"
     shutil.copytree(tiny, folder)
     sure = AttributeCalibration(("A red circle", "A blue cross"), 0.02, 0.5)
-    never = AttributeCalibration(("A red circle", "A blue cross"), 100.0, 0.99)
+    never = AttributeCalibration(("Red and round", "Blue and crossed"), 100.0, 0.99)
     made = Calibration(0.05, ("{}",), {"kind": sure, "mood": never})
     (folder / calibration.FILE).write_text(calibration.to_json(made))
     (tmp_path / "other.toml").write_text(f'[model]\nname = "{folder}"\n')

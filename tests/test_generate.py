@@ -383,7 +383,9 @@ def test_the_words_that_two_beams_find_are_more_probable_than_greedy_ones(
     ("wrong", "message"),
     [
         ({"beams": 0}, "beams must be at least 1, got 0"),
-        ({"temperature": -1.0}, "temperature must be 0 or more, got -1.0"),
+        ({"temperature": -1.0}, "temperature must be 0 or more, and finite, got -1.0"),
+        ({"temperature": float("inf")}, "temperature must be 0 or more, and finite, got inf"),
+        ({"temperature": float("nan")}, "temperature must be 0 or more, and finite, got nan"),
         ({"beams": 2, "temperature": 1.0}, "goes with one beam, got 2"),
         ({"top_p": 0.0}, "top_p must be above 0 and at most 1, got 0.0"),
         ({"length_penalty": -1.0}, "length_penalty must be 0 or more, got -1.0"),

@@ -481,12 +481,15 @@ def test_models_add_takes_torch_files_and_refuses_what_does_not_fit(
     code = run("models", "add", "hf-hub:org/code", tmp_path / "code.pt")
     broken = run("models", "add", "hf-hub:org/clip", tmp_path / "broken.safetensors")
     nowhere = run("models", "add", "mini", tmp_path / "epoch_3.pt")
+    (tmp_path / "open_clip_config.json").unlink()
+    alone = run("models", "add", "hf-hub:org/alone", tmp_path / "epoch_3.pt")
 
     assert fits.code == 0
-    assert [other.code, code.code, broken.code, nowhere.code] == [2, 2, 2, 2]
+    assert [done.code for done in (other, code, broken, nowhere, alone)] == [2] * 5
+    assert "must lie its open_clip_config.json; give the folder of the repository" in alone.err
     assert "where this architecture has" in other.err
     assert "holds code, which is not run: take the .safetensors" in code.err
-    assert "not weights that can be read as data" in broken.err
+    assert f"{tmp_path / 'broken.safetensors'}: not weights that can be read as data" in broken.err
     assert "'mini' names no published model" in nowhere.err
     assert open_clip_models.installed(models) == ["hf-hub:org/clip"]
     assert f"{loaded('hf-hub:org/clip', models).model_id}\n" == fits.out

@@ -30,7 +30,9 @@ class AttributeCalibration:
     """As they are shown; they are asked for in lower case."""
     temperature: float
     at_least: float | None
-    """A value with less probability is not told; None: no probability is enough, a caption has to say the same."""
+    """A value with less probability is not told; None: no probability is enough, a caption has to say the same. So it
+    is where none was, and where captions speak of the attribute anyway: if they name none of its values, it is another.
+    """
 
     def __post_init__(self) -> None:
         _check_temperature(self.temperature)

@@ -34,7 +34,7 @@ from textmm.misses import WORST, fewest_right, last_ranked, surest_mistakes
 from textmm.sources import Item, read_bytes
 from textmm.tokenizers import is_latin
 from textmm.transforms import ImageTooLarge, ImageUnreadable, decode_image
-from textmm.wording import read_translations, style_in
+from textmm.wording import named_in, read_translations, style_in
 
 Rows = NDArray[np.float32]
 Values = tuple[tuple[str, str], ...]
@@ -42,6 +42,8 @@ Values = tuple[tuple[str, str], ...]
 RECALL_AT = (1, 5, 10)
 CURVE_TO = 100
 """recall@k is drawn for k up to this."""
+CAPTIONS = 400
+"""So many, at most, say whether captions speak of an attribute."""
 
 
 @dataclass(frozen=True)
@@ -200,17 +202,26 @@ def calibrate(
     fitted_on: str = "",
 ) -> Calibration:
     """One temperature over all the labels alike, and one for each; from which probability on a label's best value is
-    right in `precision` of the cases; None for one that never is.
+    right in `precision` of the cases; None for one that never is, and for one of which most captions name a value.
 
     The pictures must be new to the model: on those it was trained with it is surer than it is elsewhere. Raises
     ValueError for a label with less than two values of `at_least` pictures.
     """
     found = {name: _label_scores(encoder, data, name, {}, templates, at_least=at_least) for name in labels}
+    captions: list[str] = []
+    if encoder.styles:
+        style = ATTRIBUTES if ATTRIBUTES in encoder.styles else encoder.styles[0]
+        some = data.images[:: -(-len(data.images) // CAPTIONS)]
+        captions = [caption.text for caption in encoder.caption_images(some, style=style)]
+
+    def spoken_of(values: Sequence[str]) -> float:
+        return sum(bool(named_in(caption, values)) for caption in captions) / max(1, len(captions))
+
     attributes = {}
     for name, asked in found.items():
         temperature = round(fit_temperature([(asked.scores, asked.truth)]), 5)
         bound = least_probability(probabilities(asked.scores, temperature), asked.truth, precision)
-        told_from = None if bound is None else round(bound, 3)
+        told_from = None if bound is None or spoken_of(asked.values) > 0.5 else round(bound, 3)
         attributes[name] = AttributeCalibration(tuple(asked.values), temperature, told_from)
     overall = round(fit_temperature([(asked.scores, asked.truth) for asked in found.values()]), 5)
     return Calibration(overall, tuple(templates), attributes, fitted_on=fitted_on)

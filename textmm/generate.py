@@ -48,8 +48,8 @@ class Decoding:
     def __post_init__(self) -> None:
         if self.beams < 1:
             raise ValueError(f"beams must be at least 1, got {self.beams}")
-        if self.temperature < 0:
-            raise ValueError(f"temperature must be 0 or more, got {self.temperature}")
+        if not 0 <= self.temperature < float("inf"):
+            raise ValueError(f"temperature must be 0 or more, and finite, got {self.temperature}")
         if self.temperature > 0 and self.beams > 1:
             raise ValueError(
                 f"sampling (temperature {self.temperature}) goes with one beam, got {self.beams}"

@@ -181,15 +181,24 @@ def add(name: str, source: Path, models: Path) -> str:
     """
     published = find(name, models)
     if published is None or not published.folder.is_relative_to(models):
-        raise ValueError(f"{name!r} names no published model: say ARCHITECTURE/TAG or {HUB}ORG/NAME")
+        raise ValueError(
+            f"{name!r} names no published model: say ARCHITECTURE/TAG, an architecture of open_clip's, or "
+            f"{HUB}ORG/NAME; bundled models are there already"
+        )
     inside = Published(source.name, source, models).weights if source.is_dir() else source
     if inside is None:
         raise FileNotFoundError(f"{source} holds no weights ({', '.join(SUFFIXES)})")
+    if published.architecture is None and not (inside.parent / open_clip_config.FILE_NAME).is_file():
+        raise ValueError(
+            f"{source}: beside the weights of {name} must lie its {open_clip_config.FILE_NAME}; give the folder of the "
+            "repository"
+        )
     published.folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=published.folder.parent, prefix=".adding-") as temporary:
         partial = Published(name, Path(temporary) / "model", models)
         partial.folder.mkdir()
-        _copy(inside, partial.folder / (SAFE_FILE if inside.suffix == ".safetensors" else TORCH_FILE))
+        copied = partial.folder / (SAFE_FILE if inside.suffix == ".safetensors" else TORCH_FILE)
+        _copy(inside, copied)
         for beside in BESIDE:
             if (inside.parent / beside).is_file() and (source.is_dir() or published.architecture is None):
                 _copy(inside.parent / beside, partial.folder / beside)
@@ -198,7 +207,10 @@ def add(name: str, source: Path, models: Path) -> str:
             _write_config(
                 partial.folder, {"model_cfg": described.model, "preprocess_cfg": described.preprocessing}
             )
-        identity = load(partial).model_id
+        try:
+            identity = load(partial).model_id
+        except ValueError as error:
+            raise ValueError(str(error).replace(str(copied), str(inside))) from error
         if published.folder.exists():
             published.folder.rename(Path(temporary) / "before")
         partial.folder.rename(published.folder)

@@ -1,8 +1,10 @@
-"""Words for attribute values, by language: tables in textmm/translations."""
+"""Words for attribute values: by language (tables in textmm/translations), and which of them a text names."""
 
 from __future__ import annotations
 
 import csv
+import re
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 
@@ -22,3 +24,18 @@ def read_translations(name: str) -> dict[str, list[str]]:
         for row in csv.DictReader(file):
             out.setdefault(row["value"].lower(), []).append(row["translation"])
     return out
+
+
+def named_in(text: str, values: Sequence[str]) -> list[str]:
+    """Of these values those that a text names, in whole words (men are not in women), one or many (a sweater is one of
+    Sweaters), and not as a part of a longer one (navy blue is not blue).
+    """
+    found = [value for value in values if _says(text, value)]
+    return [v for v in found if not any(v != other and _says(other, v) for other in found)]
+
+
+def _says(text: str, value: str) -> bool:
+    """Whether a text has a value as a word, for one of it or for many."""
+    stems = (value, value.removesuffix("s"), value.removesuffix("es"))
+    forms = "|".join(rf"{re.escape(stem)}(?:e?s)?" for stem in stems if len(stem) > 1 or stem == value)
+    return re.search(rf"(?<!\w)(?:{forms})(?!\w)", text, re.IGNORECASE) is not None

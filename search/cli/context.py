@@ -55,7 +55,7 @@ def one_line_errors() -> Iterator[None]:
 
     try:
         yield
-    except (click.ClickException, click.exceptions.Exit, click.Abort):  # the last two are RuntimeErrors
+    except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
         raise
     except FileNotFoundError as error:
         raise click.ClickException(

@@ -326,7 +326,7 @@ def calibrate(
         one = fitted.attributes[name]
         told = f"told from probability {one.at_least} on"
         if one.at_least is None:
-            told = f"never right in {precision:.0%} of the cases, so told only where captions say the same"
+            told = "told only where captions say the same"
         click.echo(f"  {name}: {len(one.values)} values, temperature {one.temperature:.4f}, {told}")
     if encoder.asks:
         click.echo(f"  answers to questions: told from probability {fitted.answer_at_least} on")

@@ -1,7 +1,7 @@
 """How often the attributes that product copy tells are those of the shop, over labelled pictures.
 
-`told`: of all pictures; `right`: of those told whose label the data have. `likely` is the same for what recognition
-alone would tell, by its probability, without a look at the captions.
+`told`: of all pictures; `right`: of those told whose label the data have; `alone`: how often recognition's best guess
+is right, told or not, without a look at the captions.
 
     python -m tests.benchmarks.bench_copy mini --data "DATA/fashion/val-*.tar"
 """
@@ -9,6 +9,7 @@ alone would tell, by its probability, without a look at the captions.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ import numpy as np
 from search.classify import Classifier
 from search.copywriting import Copywriter
 from tests.benchmarks.measure import print_json
-from textmm.classify import probabilities
+from textmm.classify import label_vectors
 from textmm.encoder import Encoder
 from textmm.evaluate import DataSet, read_data
 from textmm.sources import read_source
@@ -39,35 +40,33 @@ def main() -> None:
         one for i in range(0, len(data.images), AT_ONCE) for one in writer.write(data.images[i : i + AT_ONCE])
     ]
     figures: dict[str, dict[str, float]] = {}
-    print(f"{'':16}{'told':>8}{'right':>8}{'likely told':>14}{'right':>8}")
+    print(f"{'':16}{'told':>8}{'right':>8}{'alone':>8}")
     for name in encoder.calibration.attributes:
         told = [one.attributes[name].value if name in one.attributes else None for one in copies]
-        row, alone = _shares(told, data, name), _shares(_likely(encoder, data, name), data, name)
-        figures |= {name: row, f"{name}, likely": alone}
-        right, right_alone = (f"{x['right']:.3f}" if "right" in x else "–" for x in (row, alone))
-        print(f"{name:16}{row['told']:8.3f}{right:>8}{alone['told']:14.3f}{right_alone:>8}")
+        row = figures[name] = {
+            "told": float(np.mean([value is not None for value in told])),
+            "right": _right(told, data, name),
+            "alone": _right(_guesses(encoder, data, name), data, name),
+        }
+        print(f"{name:16}{row['told']:8.3f}{row['right']:8.3f}{row['alone']:8.3f}")
     print_json("copy", {"model": encoder.model_id, "data": arguments.data}, {"figures": figures})
 
 
-def _likely(encoder: Encoder, data: DataSet, name: str) -> list[str | None]:
-    one = encoder.calibration.attributes[name]
-    scores = Classifier(encoder, encoder).scores(
-        data.images, [value.lower() for value in one.values], encoder.calibration.templates
-    )
-    rows = probabilities(scores, one.temperature)
-    enough = np.inf if one.at_least is None else one.at_least
-    return [one.values[row.argmax()] if row.max() >= enough else None for row in rows]
+def _guesses(encoder: Encoder, data: DataSet, name: str) -> list[str]:
+    calibration = encoder.calibration
+    values = calibration.attributes[name].values
+    words = label_vectors(encoder.encode_texts, [value.lower() for value in values], calibration.templates)
+    return [values[best] for best in (data.vectors(encoder) @ words.T).argmax(1)]
 
 
-def _shares(told: list[str | None], data: DataSet, name: str) -> dict[str, float]:
-    """How many of all are told and, where any is, how many of those are right."""
+def _right(told: Sequence[str | None], data: DataSet, name: str) -> float:
+    """Of the values that are told of pictures which have one how many are theirs; 0 where none is told."""
     right = [
         value == item.attributes[name]
         for value, item in zip(told, data.items, strict=True)
         if value is not None and name in item.attributes
     ]
-    shares = {"told": float(np.mean([value is not None for value in told]))}
-    return shares | ({"right": float(np.mean(right))} if right else {})
+    return sum(right) / max(1, len(right))
 
 
 if __name__ == "__main__":
