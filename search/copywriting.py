@@ -55,9 +55,12 @@ class Copywriter:
         """The likeliest value of each attribute that the model was calibrated on, where it may be told."""
         calibration = self._encoder.calibration
         told: list[dict[str, m.CopyAttribute]] = [{} for _ in images]
+        if not calibration.attributes:
+            return told
+        rows = self._inference.encode_images(images)  # once, whatever is asked of them
         for name, one in calibration.attributes.items():
             prompts = [value.lower() for value in one.values]
-            scores = self._classifier.scores(images, prompts, calibration.templates)
+            scores = rows @ self._classifier.vectors(prompts, calibration.templates).T
             likely = probabilities(scores, one.temperature)
             for i, best in enumerate(likely.argmax(1)):
                 guess = m.CopyAttribute(one.values[best], float(np.round(likely[i, best], 6)))

@@ -64,6 +64,7 @@ def test_lists_become_tuples() -> None:
             "vision_cfg.kind must be one of vit, cnn, open_clip, got 'resnet'",
         ),
         ({"vision_cfg": {"resize_mode": "pad"}}, "resize_mode must be one of squash, shortest, got 'pad'"),
+        ({"vision_cfg": {"pool_grid": -1}}, r"vision_cfg\.pool_grid must be 0 or more cells a side, got -1"),
         ({"vision_cfg": {"layers": 0}}, r"vision_cfg\.layers must be at least 1, got 0"),
         (
             {"text_cfg": {"kind": "gpt"}},

@@ -55,6 +55,8 @@ class ImageConfig:
         _one_of("vision_cfg.kind", self.kind, ("vit", "cnn", "open_clip"))
         _one_of("vision_cfg.resize_mode", self.resize_mode, ("squash", "shortest"))
         _one_of("vision_cfg.interpolation", self.interpolation, ("bicubic", "bilinear"))
+        if self.pool_grid < 0:
+            raise ValueError(f"vision_cfg.pool_grid must be 0 or more cells a side, got {self.pool_grid}")
         sizes = ("image_size", "width", "layers", "heads", "patch_size")
         check_positive("vision_cfg", self, (*sizes, "attn_pooler_queries", "attn_pooler_heads"))
 
