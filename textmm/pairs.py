@@ -17,9 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from textmm.brands import brand_names, without_brand
 from textmm.drawings import draw_catalogue
 from textmm.duplicates import same_pictures
-from textmm.phrases import CaptionPhrase, Phrases, Sayer, brand_words, say, without_brand
+from textmm.phrases import CaptionPhrase, Phrases, Sayer, say
 from textmm.questions import Question, Questions
 from textmm.sources import Item, SourceError, read_bytes, read_source
 from textmm.transforms import decode_image
@@ -305,9 +306,7 @@ class _Captions:
 
     def __init__(self, source: PairSource, items: Sequence[Item]) -> None:
         self._source = source
-        self._brands = (
-            brand_words([t for i in items for t in i.texts]) if source.strip_brands else frozenset()
-        )
+        self._brands = brand_names(items) if source.strip_brands else frozenset()
         self._words = [
             read_translations(p.translations) if p.translations else {} for p in source.caption_phrases
         ]

@@ -1,8 +1,7 @@
-"""What is said of a picture by its attributes: phrases to search with, captions to learn; titles without brands."""
+"""What is said of a picture by its attributes: phrases to search with, captions to learn."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from string import Formatter
@@ -94,33 +93,3 @@ def say(template: str, item: Item, words: Mapping[str, list[str]]) -> str:
 
 def _fields(template: str) -> list[str]:
     return [name for _, name, _, _ in Formatter().parse(template) if name]
-
-
-BRAND_SHARE, BRAND_COUNT, BRAND_WORDS = 0.7, 3, 4
-"""A word is of a brand when so large a part of its occurrences begin a title, in so many titles at least; a brand has
-so many words at most."""
-
-
-def brand_words(titles: Sequence[str]) -> frozenset[str]:
-    """Words that titles begin with and that hardly occur within: names of brands, which no picture shows. Found again
-    in what is left of the titles, since a brand may have several words."""
-    rows = [title.split() for title in titles]
-    brands: set[str] = set()
-    for _ in range(BRAND_WORDS):
-        first = Counter(row[0] for row in rows if row)
-        anywhere = Counter(word for row in rows for word in set(row))
-        new = {w for w, n in first.items() if n >= BRAND_COUNT and n >= BRAND_SHARE * anywhere[w]}
-        if not new:
-            break
-        brands |= new
-        rows = [row[1:] if row and row[0] in new else row for row in rows]
-    return frozenset(brands)
-
-
-def without_brand(title: str, brands: frozenset[str]) -> str:
-    """The title without the brand's words that it begins with; one that is nothing else stays."""
-    words = title.split()
-    at = 0
-    while at < min(len(words) - 1, BRAND_WORDS) and words[at] in brands:
-        at += 1
-    return " ".join(words[at:])

@@ -1,0 +1,60 @@
+"""Titles without the brands they begin with."""
+
+import pytest
+
+from tests.test_pairs import TITLES
+from textmm.brands import brand_names, without_brand
+from textmm.sources import Item
+
+
+def items(titles: tuple[str, ...], **attributes: str) -> list[Item]:
+    return [Item(key=str(i), locator="", title=t, attributes=attributes) for i, t in enumerate(titles)]
+
+
+UNTOLD = brand_names(items(TITLES))
+POLOS = (
+    *(f"Mallet & Polo Assn. Men {colour} Shirt" for colour in ("Red", "Blue", "Green")),
+    *(f"Acme Men {colour} Polo Shirt" for colour in ("Red", "Blue", "Green", "Black")),
+    *(f"Brook & Sons Men {thing} & Tie" for thing in ("Shirt", "Suit", "Scarf")),
+)
+TOLD = brand_names(items(POLOS, gender="Men", colour="Green"))
+
+
+def test_words_that_titles_begin_with_and_hardly_have_within_are_brands() -> None:
+    words = {word for name in UNTOLD for word in name}
+
+    assert words == {"Acme", "United", "Colors", "of", "Paris"}
+
+
+@pytest.mark.parametrize(
+    ("title", "left"),
+    [
+        ("Acme Men Red Shirt", "Men Red Shirt"),
+        ("United Colors of Paris Women Red Dress", "Women Red Dress"),
+        ("Women Red Dress of Paris", "Women Red Dress of Paris"),
+        ("Acme", "Acme"),
+        ("", ""),
+    ],
+)
+def test_a_title_loses_the_brand_that_it_begins_with(title: str, left: str) -> None:
+    assert without_brand(title, UNTOLD) == left
+
+
+@pytest.mark.parametrize(
+    ("title", "left"),
+    [
+        ("Mallet & Polo Assn. Men Red Shirt", "Men Red Shirt"),
+        ("Brook & Sons Men Shirt & Tie", "Men Shirt & Tie"),
+        ("Acme Men Red Polo Shirt", "Men Red Polo Shirt"),
+        ("Polo Shirt for Men", "Polo Shirt for Men"),
+    ],
+)
+def test_later_words_of_a_name_may_be_common_elsewhere(title: str, left: str) -> None:
+    assert without_brand(title, TOLD) == left
+
+
+def test_what_the_attributes_say_is_never_of_a_brand() -> None:
+    titles = ("Acme Men Shirt", "Acme Men Shoes", "Acme Men Belt", "Bolt Men Tie", "Bolt Men Cap", "Bolt Men Bag")
+
+    assert without_brand("Acme Men Tie", brand_names(items(titles, gender="men"))) == "Men Tie"
+    assert without_brand("Acme Men Tie", brand_names(items(titles))) == "Tie"  # nothing tells that it is none
