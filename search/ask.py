@@ -10,17 +10,21 @@ from search import messages as m
 from search.batching import Batching
 from search.lexicon import is_chinese
 from search.messages import BadRequest
+from textmm.calibration import Calibration
 from textmm.encoder import Answer, Encoder
+from textmm.questions import answer_in
 
 UNKNOWN = {False: "I do not know.", True: "我不知道。"}
-"""By whether a question is Chinese."""
+"""By whether the answer is to be Chinese."""
 
 
 def check_asks(encoder: Encoder, request: m.AskRequest) -> None:
     """BadRequest unless the model answers questions, and choices are several."""
     if not encoder.asks:
         raise BadRequest(f"{encoder.model_id} was not trained to answer questions", "model")
-    distinct = set(request.choices)
+    if not request.question.strip():
+        raise BadRequest("question is blank", "question")
+    distinct = {choice.casefold() for choice in request.choices}
     if len(distinct) < len(request.choices):
         raise BadRequest("choices holds an answer twice", "choices")
     if len(distinct) == 1:
@@ -32,24 +36,33 @@ def ask(
     images: Sequence[Image.Image],
     request: m.AskRequest,
     *,
-    at_least: float,
+    calibration: Calibration,
 ) -> list[m.Answered]:
-    """The question about each fitted picture. An answer less probable than `at_least` is not given (see
-    `Calibration.answer_at_least`). Raises Overloaded."""
+    """The question about each fitted picture. An answer less probable than the calibration asks for is not given.
+    Raises Overloaded."""
+    chinese = is_chinese(request.question) if request.language is None else request.language == "zh"
     if request.choices:
         ranked = inference.rank_answers(
             images, [request.question] * len(images), [request.choices] * len(images)
         )
-        return [_answered(row[0], request.question, at_least, row) for row in ranked]
+        return [_answered(row[0].text, row, calibration, chinese) for row in ranked]
     answers = inference.answer(images, [request.question] * len(images))
-    return [_answered(one, request.question, at_least) for one in answers]
+    return [
+        _answered(answer_in(one.text, _language(chinese)), [one], calibration, chinese) for one in answers
+    ]
 
 
-def _answered(best: Answer, question: str, at_least: float, ranked: Sequence[Answer] = ()) -> m.Answered:
-    known = best.confidence >= at_least
+def _language(chinese: bool) -> str:
+    return "zh" if chinese else "en"
+
+
+def _answered(text: str, ranked: Sequence[Answer], calibration: Calibration, chinese: bool) -> m.Answered:
+    """`ranked`: the choices, the likeliest first, or the one free answer."""
+    best, sayable = ranked[0], sum(one.free for one in ranked)
+    known = best.confidence >= calibration.answer_at_least and sayable >= calibration.choices_at_least
     return m.Answered(
-        answer=best.text if known else UNKNOWN[is_chinese(question)],
+        answer=text if known else UNKNOWN[chinese],
         known=known,
         confidence=round(best.confidence, 6),
-        choices=[m.Choice(one.text, round(one.confidence, 6)) for one in ranked],
+        choices=[m.Choice(one.text, round(one.confidence, 6)) for one in ranked] if len(ranked) > 1 else [],
     )

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from search.errors import NotReady, Overloaded
-from textmm.encoder import Answer, Caption, Encoder
+from textmm.encoder import USUAL, Answer, Caption, CaptionDecoding, Encoder
 
 Rows = NDArray[np.float32]
 T = TypeVar("T")
@@ -37,8 +37,11 @@ class Batching:
     def encode_images(self, images: Sequence[Image.Image]) -> Rows:
         return np.concatenate(self._images.run(images))
 
-    def caption_images(self, images: Sequence[Image.Image], *, style: str) -> list[Caption]:
-        return [made for part in self._captions.run([(image, style) for image in images]) for made in part]
+    def caption_images(
+        self, images: Sequence[Image.Image], *, style: str, how: CaptionDecoding = USUAL
+    ) -> list[Caption]:
+        asked = [(image, (style, how)) for image in images]
+        return [made for part in self._captions.run(asked) for made in part]
 
     def answer(self, images: Sequence[Image.Image], questions: Sequence[str]) -> list[Answer]:
         return [one for (one,) in self.rank_answers(images, questions, [()] * len(images))]
@@ -54,11 +57,12 @@ class Batching:
         for queue in (self._texts, self._images, self._captions, self._answers):
             queue.close()
 
-    def _caption(self, asked: Sequence[tuple[Image.Image, str]]) -> list[Caption]:
+    def _caption(self, asked: Sequence[tuple[Image.Image, tuple[str, CaptionDecoding]]]) -> list[Caption]:
         made: dict[int, Caption] = {}
-        for style in dict.fromkeys(style for _, style in asked):
-            at = [i for i, one in enumerate(asked) if one[1] == style]
-            captions = self._encoder.caption_images([asked[i][0] for i in at], style=style)
+        for wish in dict.fromkeys(wish for _, wish in asked):
+            at = [i for i, one in enumerate(asked) if one[1] == wish]
+            style, how = wish
+            captions = self._encoder.caption_images([asked[i][0] for i in at], style=style, how=how)
             made |= dict(zip(at, captions, strict=True))
         return [made[i] for i in range(len(asked))]
 

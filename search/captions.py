@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
+import msgspec
 from PIL import Image
 
 from indexer.database import Database
@@ -12,8 +13,8 @@ from indexer.store.captions import Captions
 from indexer.store.images import ImageRecord
 from search.batching import Batching
 from search.contents import Contents
-from search.messages import BadRequest, Caption
-from textmm.encoder import Encoder
+from search.messages import BadRequest, Caption, Decoding
+from textmm.encoder import USUAL, CaptionDecoding, Encoder
 from textmm.transforms import ImageTooLarge, ImageUnreadable, decode_image
 from textmm.wording import style_in
 
@@ -30,7 +31,7 @@ class Captioner:
         """The style that is asked for; else the collection's usual one if this model has it; else photo."""
         return asked or (usual if usual in self._encoder.styles else None) or "photo"
 
-    def style_in(self, style: str, language: str) -> str:
+    def style_in(self, style: str | None, language: str) -> str:
         """The style in that language. BadRequest unless the model has it."""
         name = style_in(style, language)
         self.check_style(name, "style" if language == "en" else "language")
@@ -42,13 +43,20 @@ class Captioner:
             there = ", ".join(self._encoder.styles) or "none: this model does not caption"
             raise BadRequest(f"{param} {style!r} is none of this model's styles: {there}", param)
 
-    def caption(self, image: Image.Image, style: str) -> Caption:
-        """A fresh caption of a decoded picture. Raises Overloaded."""
-        return self.captions([self._encoder.fit(image)], style)[0]
+    def caption(self, image: Image.Image, style: str, asked: Decoding | None = None) -> Caption:
+        """A fresh caption of a decoded picture. Raises BadRequest, Overloaded."""
+        return self.captions([self._encoder.fit(image)], style, asked)[0]
 
-    def captions(self, images: Sequence[Image.Image], style: str) -> list[Caption]:
-        """Fresh captions of fitted pictures, in order. Raises Overloaded."""
-        made = self._batching.caption_images(images, style=style)
+    def captions(
+        self, images: Sequence[Image.Image], style: str, asked: Decoding | None = None
+    ) -> list[Caption]:
+        """Fresh captions of fitted pictures, in order. Raises BadRequest for a decoding that cannot be, Overloaded."""
+        how = USUAL if asked is None else CaptionDecoding(**msgspec.structs.asdict(asked))
+        try:
+            self._encoder.decoding(style, how)
+        except ValueError as error:
+            raise BadRequest(f"decoding: {error}", "decoding") from error
+        made = self._batching.caption_images(images, style=style, how=how)
         return [Caption(one.text, round(one.score, 6)) for one in made]
 
     def caption_hits(self, records: Sequence[ImageRecord], style: str) -> list[Caption | None]:

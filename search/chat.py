@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 
+from indexer.errors import NotFound
 from search import messages as m
 from search.dialogue import MOST_TURNS, Dialogue, Reply, Turn
-from search.embeddings import check_model_name
+from search.embeddings import model_names
 from search.engine import SearchEngine, new_request_id
 from search.messages import BadRequest
 from search.operations import NAMES, Asked, Cheaper
@@ -19,13 +21,12 @@ def chat(engine: SearchEngine, dialogue: Dialogue, request: m.ChatRequest) -> m.
     Raises NotFound (model or collection), BadRequest, ImageUnreadable, ImageTooLarge, TooLarge, Overloaded.
     """
     check_can_do(request)
-    model, slash, suffix = request.model.partition("/")
-    check_model_name(engine, model)
-    if slash and request.collection not in (None, suffix):
+    named = _collection_in(engine, request.model)
+    if named is not None and request.collection not in (None, named):
         raise BadRequest(
-            f"model names collection {suffix!r} and collection {request.collection!r}", "collection"
+            f"model names collection {named!r} and collection {request.collection!r}", "collection"
         )
-    collection = suffix if slash else request.collection
+    collection = request.collection if named is None else named
     if request.caption_style is not None:
         engine.captioner.check_style(request.caption_style, "caption_style")
     turns = turns_of(engine, request.messages)
@@ -39,6 +40,16 @@ def chat(engine: SearchEngine, dialogue: Dialogue, request: m.ChatRequest) -> m.
         choices=[m.ChatChoice(message=m.ChatAnswer(content=reply.text, textmm=found(reply, collection)))],
         usage=m.ChatUsage(prompt, completion, prompt + completion),
     )
+
+
+def _collection_in(engine: SearchEngine, model: str) -> str | None:
+    """Of MODEL/COLLECTION the collection; None for a model alone, whose name may have slashes itself."""
+    for name in model_names(engine):
+        if model == name:
+            return None
+        if model.startswith(f"{name}/"):
+            return model.removeprefix(f"{name}/")
+    raise NotFound("model", model.partition("/")[0])
 
 
 def check_can_do(request: m.ChatRequest) -> None:
@@ -80,7 +91,7 @@ def turns_of(engine: SearchEngine, messages: list[m.ChatMessage]) -> list[Turn]:
         if message.role == "user":
             turns.append(_turn(engine, message, f"messages[{i}].content"))
         elif message.role == "assistant" and turns and message.textmm is not None:
-            turns[-1] = Turn(turns[-1].text, turns[-1].picture, _keys(message.textmm))
+            turns[-1] = replace(turns[-1], shown=_keys(message.textmm))
     return turns[-MOST_TURNS:]
 
 
@@ -122,16 +133,16 @@ def _data(chunk: m.ChatChunk) -> bytes:
 def _turn(engine: SearchEngine, message: m.ChatMessage, param: str) -> Turn:
     if isinstance(message.content, str):
         return Turn(message.content)
-    texts, picture = [], None
+    texts, pictures = [], []
     for i, part in enumerate(message.content or []):
         if isinstance(part, m.TextPart):
             texts.append(part.text)
         else:
             engine.uploads.bytes_of(part.image_url.url, f"{param}[{i}].image_url.url")
-            picture = part.image_url.url
-    if not texts and picture is None:
+            pictures.append(part.image_url.url)
+    if not texts and not pictures:
         raise BadRequest(f"{param} is empty", param)
-    return Turn(" ".join(texts), picture)
+    return Turn(" ".join(texts), tuple(pictures))
 
 
 def _keys(textmm: dict[str, object]) -> tuple[str, ...] | None:

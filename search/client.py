@@ -21,6 +21,8 @@ A field that cannot be right is not sent: messages.BadRequest, a ValueError, nam
 from __future__ import annotations
 
 import base64
+import itertools
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -35,6 +37,10 @@ from search import messages as m
 T = TypeVar("T")
 Picture = bytes | Path | str
 """Bytes of a picture, or the path of its file."""
+PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+"""How names of pictures end, as in textmm.sources, which a client does without."""
+MOST_AT_ONCE, MOST_BYTES = 32, 16_000_000
+"""Pictures of a folder go in parts of so many, and so large."""
 
 
 class ClientError(Exception):
@@ -112,22 +118,51 @@ class Client:
         return self._send("POST", "/v1/search", m.SearchResponse, request, image)
 
     def caption(
-        self, image: Picture | None = None, *, style: str = "photo", **stored: str
+        self, image: Picture | None = None, *, style: str | None = None, **stored: Any
     ) -> m.CaptionResponse:
-        """Of a picture, or of a stored one: collection=…, image_key=…; language="zh" with style="attributes"."""
+        """Of a picture, or of a stored one: collection=…, image_key=…. `language`: "zh" says its attributes in Chinese;
+        `decoding`: {"beams": 1, "temperature": 0.7, …} as in Decoding."""
         request = m.convert(m.CaptionRequest, {"style": style, **stored})
         return self._send("POST", "/v1/caption", m.CaptionResponse, request, image)
 
     def captions(
-        self, images: Sequence[Picture] = (), *, style: str = "photo", **stored: Any
+        self, images: Picture | Sequence[Picture] = (), *, style: str | None = None, **stored: Any
     ) -> m.CaptionsResponse:
-        """Of pictures, and of stored ones: collection=…, image_keys=[…]; in this order; language as in `caption`."""
+        """Of one picture or several, and of stored ones: collection=…, image_keys=[…]; in this order; language and
+        decoding as in `caption`."""
         request = m.convert(m.CaptionsRequest, {"style": style, **stored})
-        return self._send("POST", "/v1/captions", m.CaptionsResponse, request, *images)
+        return self._send("POST", "/v1/captions", m.CaptionsResponse, request, *_several(images))
+
+    def alt_text(
+        self, folder: Path | str, *, format: Literal["csv", "html"] = "csv", **how: Any
+    ) -> tuple[str, dict[str, str]]:
+        """(alt text of all pictures in a folder and those below as CSV of key, alt, confidence, or as <img> lines; why
+        some could not be read, by key). Keys are paths from the folder. `how`: style, language."""
+        paths = {path.relative_to(folder).as_posix(): path for path in Path(folder).rglob("*")}
+        keys = sorted(key for key in paths if key.lower().endswith(PICTURES))
+        out: list[str] = []
+        failed: dict[str, str] = {}
+        while keys:
+            sizes = itertools.accumulate(paths[key].stat().st_size for key in keys[:MOST_AT_ONCE])
+            count = max(1, sum(size <= MOST_BYTES for size in sizes))
+            batch, keys = keys[:count], keys[count:]
+            request = m.convert(m.AltRequest, {"names": batch, "format": format, **how})
+            try:
+                answer = self._request("POST", "/v1/alt", request, [paths[key] for key in batch])
+            except InvalidRequest as error:
+                place = re.fullmatch(r"image(?:\[(\d+)\])?", error.param or "")
+                if place is None:
+                    raise
+                failed[batch.pop(int(place[1] or 0))] = str(error)
+                keys = batch + keys
+                continue
+            lines = answer.text.splitlines(keepends=True)
+            out += lines[1:] if format == "csv" and out else lines
+        return "".join(out), failed
 
     def classify(
         self,
-        images: Sequence[Picture] = (),
+        images: Picture | Sequence[Picture] = (),
         *,
         labels: Sequence[str],
         templates: Sequence[str] = (),
@@ -137,25 +172,25 @@ class Client:
         """How likely each label is for each picture, and for stored ones: collection=…, image_keys=[…]."""
         fields = {"labels": list(labels), "templates": list(templates), "k": k, **stored}
         request = m.convert(m.ClassifyRequest, fields)
-        return self._send("POST", "/v1/classify", m.ClassifyResponse, request, *images)
+        return self._send("POST", "/v1/classify", m.ClassifyResponse, request, *_several(images))
 
     def ask(
         self,
-        images: Sequence[Picture] = (),
+        images: Picture | Sequence[Picture] = (),
         *,
         question: str,
         choices: Sequence[str] = (),
         **stored: Any,
     ) -> m.AskResponse:
-        """A question about pictures, and about stored ones: collection=…, image_keys=[…]. With choices, those are
-        ranked."""
+        """A question about one picture or several, and about stored ones: collection=…, image_keys=[…]. With choices,
+        those are ranked; `language`: of the answer, "en" or "zh"."""
         request = m.convert(m.AskRequest, {"question": question, "choices": list(choices), **stored})
-        return self._send("POST", "/v1/ask", m.AskResponse, request, *images)
+        return self._send("POST", "/v1/ask", m.AskResponse, request, *_several(images))
 
-    def copy(self, images: Sequence[Picture] = (), **stored: Any) -> m.CopyResponse:
+    def copy(self, images: Picture | Sequence[Picture] = (), **stored: Any) -> m.CopyResponse:
         """Product copy of pictures, and of stored ones: collection=…, image_keys=[…]. All of it is generated."""
         request = m.convert(m.CopyRequest, stored)
-        return self._send("POST", "/v1/copy", m.CopyResponse, request, *images)
+        return self._send("POST", "/v1/copy", m.CopyResponse, request, *_several(images))
 
     def draw(
         self,
@@ -163,12 +198,12 @@ class Client:
         *,
         n: int = 1,
         seed: int | None = None,
-        images: Sequence[Picture] = (),
+        images: Picture | Sequence[Picture] = (),
         **fields: Any,
     ) -> list[m.DrawnImage]:
         """Pictures from words, the best first: PNG as base64. `images`: one to vary, or two to draw something between;
         `fields` are those of DrawRequest: model, size, strength."""
-        encoded = [base64.b64encode(_bytes_of(image)).decode() for image in images]
+        encoded = [base64.b64encode(_bytes_of(image)).decode() for image in _several(images)]
         given = {"prompt": prompt, "n": n, "seed": seed, "image": encoded or None, **fields}
         request = m.convert(m.DrawRequest, given)
         return self._send("POST", "/v1/images/generations", m.DrawResponse, request).data
@@ -184,17 +219,18 @@ class Client:
 
     def chat(
         self,
-        messages: str | Sequence[Mapping[str, Any]],
+        messages: str | Sequence[Mapping[str, Any] | m.ChatAnswer],
         *,
         model: str,
         collection: str | None = None,
         **fields: Any,
     ) -> m.ChatResponse:
-        """The answer to a conversation in OpenAI's shape, or to one line; `fields` are those of ChatRequest: k,
-        caption_style. Its hits are in choices[0].message.textmm."""
-        given = [{"role": "user", "content": messages}] if isinstance(messages, str) else list(messages)
+        """The answer to a conversation in OpenAI's shape, earlier answers as they came, or to one line; `fields` are
+        those of ChatRequest: k, caption_style. Its hits are in choices[0].message.textmm."""
+        given = [{"role": "user", "content": messages}] if isinstance(messages, str) else messages
         request = m.convert(
-            m.ChatRequest, {"model": model, "messages": given, "collection": collection, **fields}
+            m.ChatRequest,
+            {"model": model, "messages": msgspec.to_builtins(given), "collection": collection, **fields},
         )
         return self._send("POST", "/v1/chat/completions", m.ChatResponse, request)
 
@@ -304,17 +340,19 @@ class Client:
         request: m.Request | None = None,
         *images: Picture | None,
     ) -> T:
-        body = None if request is None else m.to_json(request)
         uploads = [image for image in images if image is not None]
+        return self._decoded(self._request(method, path, request, uploads), gives)
+
+    def _request(
+        self, method: str, path: str, request: m.Request | None, uploads: Sequence[Picture]
+    ) -> httpx.Response:
+        body = None if request is None else m.to_json(request)
         if uploads:
             files = [("image", ("image", _bytes_of(image))) for image in uploads]
-            form = [("request", (None, body or b"{}")), *files]
-            answer = self._call(method, path, files=form)
-        elif body is not None:
-            answer = self._call(method, path, content=body, headers={"Content-Type": "application/json"})
-        else:
-            answer = self._call(method, path)
-        return self._decoded(answer, gives)
+            return self._call(method, path, files=[("request", (None, body or b"{}")), *files])
+        if body is not None:
+            return self._call(method, path, content=body, headers={"Content-Type": "application/json"})
+        return self._call(method, path)
 
     def _decoded(self, answer: httpx.Response, gives: type[T]) -> T:
         try:
@@ -337,6 +375,10 @@ class Client:
         wait = answer.headers.get("Retry-After", "")
         kind = _ERRORS.get(answer.status_code, fallback)
         raise kind(answer.status_code, said, float(wait) if wait.isdigit() else None)
+
+
+def _several(images: Picture | Sequence[Picture]) -> Sequence[Picture]:
+    return [images] if isinstance(images, bytes | Path | str) else images
 
 
 def _bytes_of(image: Picture) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -120,19 +120,9 @@ class Config:
             if name == "data" and isinstance(value, str):
                 out["data"] = Path(value)
             elif name in sections and isinstance(value, dict):
-                _check_types(sections[name], value, where=f"{name}.")
                 out[name] = from_mapping(sections[name], value, where=f"{name}.")
             elif name == "data" or name in sections:
                 raise ValueError(f"{name} must be a {'string' if name == 'data' else 'table'}, got {value!r}")
             else:
                 raise ValueError(f"unknown key {name}; known here: data, {', '.join(sections)}")
         return cls(**out)
-
-
-def _check_types(section: type[Any], values: Mapping[str, Any], where: str) -> None:
-    """A value has the type of its default; a whole number is a fine float."""
-    for one in fields(section):
-        kind, value = type(one.default), values.get(one.name, one.default)
-        value = tuple(value) if isinstance(value, list) else value
-        if type(value) is not kind and not (kind is float and type(value) is int):
-            raise ValueError(f"{where}{one.name} must be of type {kind.__name__}, got {value!r}")

@@ -45,6 +45,7 @@ from search.operations import (
 )
 from search.replies import details_of, listed, query_in_words, said
 from search.understanding import Context, Slots, slots_of, understood
+from textmm.classify import probabilities
 from textmm.wording import style_in
 
 Rows = NDArray[np.float32]
@@ -64,8 +65,8 @@ class Turn:
     """What a user said, and the keys of the hits of the reply if the client sent them back."""
 
     text: str
-    picture: str | None = None
-    """base64 or a data URI"""
+    pictures: tuple[str, ...] = ()
+    """base64 or data URIs"""
     shown: tuple[str, ...] | None = None
 
 
@@ -83,9 +84,21 @@ class _State:
     """What the turns so far come to."""
 
     asked: Asked | None = None
-    picture: str | None = None
+    pictures: tuple[str, ...] = ()
+    """All that were sent, in order."""
     shown: tuple[str, ...] | None = None
     """Keys of the last hits; None: search again to know them."""
+    missed: int | None = None
+    """The place that the last turn points at, where nothing is."""
+
+    @property
+    def picture(self) -> str | None:
+        """The last one."""
+        return self.pictures[-1] if self.pictures else None
+
+    def points_at_pictures(self) -> bool:
+        """Whether "the second" is a picture: before a search there are no hits that it could be."""
+        return self.asked is None and bool(self.pictures)
 
 
 class Dialogue:
@@ -128,7 +141,8 @@ class Dialogue:
         self, turn: Turn, state: _State, lexicon: Lexicon, collection: str | None, page: int
     ) -> Operation:
         """What a turn asks for; the state after it."""
-        state.picture = turn.picture or state.picture
+        state.pictures += turn.pictures
+        state.missed = None
         text = turn.text[:MOST_CHARACTERS]
         context = Context(state.asked, state.picture is not None)
         operation: Operation = (
@@ -140,8 +154,10 @@ class Dialogue:
         match operation:
             case Similar(hit, where):
                 asked = self._similar(hit, state, collection, page)
-                state.asked = None if asked is None else narrowed(asked, where=where)
-                state.shown = None
+                if asked is None:
+                    state.missed = hit
+                else:
+                    state.asked, state.shown = narrowed(asked, where=where), None
             case Cheaper(dearer):
                 state.asked = self._priced(base, lexicon, collection, page, dearer=dearer)
                 state.shown = None
@@ -155,21 +171,24 @@ class Dialogue:
         return operation
 
     def _similar(self, hit: int | None, state: _State, collection: str | None, page: int) -> Asked | None:
-        """The search for what is like a hit or the picture; what was excluded and the limits stay."""
+        """The search for what is like a hit or a picture; what was excluded and the limits stay. None: there is no such
+        hit."""
         kept = state.asked or Asked()
-        if hit is None:
-            return replace(kept, words="", where={}, image_key=None, picture=state.picture, offset=0)
+        if hit is None or state.points_at_pictures():
+            picture = state.picture if hit is None else _at(state.pictures, hit)
+            if hit is not None and picture is None:
+                return None
+            return replace(kept, words="", where={}, image_key=None, picture=picture, offset=0)
         key = self._key(hit, state, collection, page)
         if key is None:
-            return state.asked
+            return None
         return replace(kept, words="", where={}, image_key=key, picture=None, offset=0)
 
     def _key(self, hit: int, state: _State, collection: str | None, page: int) -> str | None:
         if state.shown is None:
             found = () if state.asked is None else self._search(state.asked, collection, page)
             state.shown = tuple(one.key for one in found)
-        place = hit - 1 if hit > 0 else hit
-        return state.shown[place] if -len(state.shown) <= place < len(state.shown) else None
+        return _at(state.shown, hit)
 
     def _priced(
         self, asked: Asked | None, lexicon: Lexicon, collection: str | None, page: int, *, dearer: bool
@@ -221,8 +240,8 @@ class Dialogue:
                 return self._about(turn, operation, hit, state, place, lexicon)
             case Exclude(without, bounds) if not without and not bounds:
                 return Reply(said("unknown_value", say), operation, state.asked)
-            case Similar(int(hit)) if state.asked is None or state.asked.image_key is None:
-                return Reply(said("no_hit", say, hit=str(hit)), operation, state.asked)
+            case Similar() if state.missed is not None:
+                return Reply(_nothing_at(state.missed, state, say), operation, state.asked)
         if state.asked is None:
             return Reply(said("scope", say), operation, None)
         hits = self._search(state.asked, place.collection, place.page)
@@ -243,25 +262,39 @@ class Dialogue:
         place: _Place,
         lexicon: Lexicon,
     ) -> Reply:
-        """About a hit: what is known of it, then what is seen. About the picture: what is seen."""
+        """About a hit: what is known of it, then what is seen. About pictures, each of several: what is seen."""
         say = turn.text
-        image: m.Image | None = None
-        if hit is not None:
+        slots = slots_of(say[:MOST_CHARACTERS].lower(), lexicon)
+        question = isinstance(operation, Question)
+        if hit is not None and not state.points_at_pictures():
             key = self._key(hit, state, place.collection, place.page)
             if key is None or place.collection is None:
-                return Reply(said("no_hit", say, hit=str(hit)), operation, state.asked)
+                return Reply(_nothing_at(hit, state, say), operation, state.asked)
             image = self._engine.catalogue.get_image(place.collection, key)
-        slots = slots_of(say[:MOST_CHARACTERS].lower(), lexicon)
-        text = None
-        if isinstance(operation, Question):
-            text = self._known(say, slots, image, lexicon) if image is not None else None
-            text = text or self._seen(say, slots, state.picture, place, image, lexicon)
-        if text is None and image is not None:
-            details = details_of(image)
-            text = said("described", say, name=image.title or image.key, details=details)
-        if text is None:
-            text = self._caption(say, state.picture, place)
-        return Reply(text, operation, state.asked)
+            text = self._known(say, slots, image, lexicon) if question else None
+            if text is None and question:
+                text = self._seen(say, slots, self._stored(place, key), lexicon)
+            details = said("described", say, name=image.title or image.key, details=details_of(image))
+            return Reply(text or details, operation, state.asked)
+        one = state.picture if hit is None else _at(state.pictures, hit)
+        if hit is not None and one is None:
+            return Reply(_nothing_at(hit, state, say), operation, state.asked)
+        pictures = turn.pictures if hit is None and turn.pictures else (one,)
+        texts = [self._of_picture(say, slots, picture, place, lexicon, question) for picture in pictures]
+        if len(texts) > 1:
+            texts = [f"{number}. {text}" for number, text in enumerate(texts, 1)]
+        return Reply("\n".join(texts), operation, state.asked)
+
+    def _of_picture(
+        self, say: str, slots: Slots, picture: str | None, place: _Place, lexicon: Lexicon, question: bool
+    ) -> str:
+        """The answer to a question about it, or its description."""
+        shown = self._decoded(picture)
+        answer = self._seen(say, slots, shown, lexicon) if question else None
+        if answer is not None:
+            return answer
+        seen = self._caption(say, shown, place)
+        return said("do_not_know", say, seen=seen) if question and shown is not None else seen
 
     def _known(self, say: str, slots: Slots, image: m.Image, lexicon: Lexicon) -> str | None:
         """From the attributes of a stored picture."""
@@ -278,37 +311,30 @@ class Dialogue:
             return None
         return said("value", say, attribute=name_asked, value=details_value(image.attributes[name_asked]))
 
-    def _seen(
-        self,
-        say: str,
-        slots: Slots,
-        picture: str | None,
-        place: _Place,
-        image: m.Image | None,
-        lexicon: Lexicon,
-    ) -> str | None:
+    def _seen(self, say: str, slots: Slots, shown: Image.Image | None, lexicon: Lexicon) -> str | None:
         """From the picture itself: the model's own answer; where it does not know or answers no questions, the nearest
-        value of the attribute that is asked about."""
-        shown = self._decoded(picture) if image is None else self._stored(place, image.key)
+        value of the attribute that is asked about, if that is as probable as an answer has to be."""
         if shown is None:
             return None
-        if self._engine.encoder.asks:
+        encoder = self._engine.encoder
+        if encoder.asks:
             request = m.AskRequest(question=say[:MOST_CHARACTERS])
-            at_least = self._engine.encoder.calibration.answer_at_least
-            (answered,) = ask(self._engine.batching, [shown], request, at_least=at_least)
+            (answered,) = ask(self._engine.batching, [shown], request, calibration=encoder.calibration)
             if answered.known:
                 return said("answer", say, answer=answered.answer[:1].upper() + answered.answer[1:])
         name = next(iter(slots.where), None) or self.attribute_asked(say, list(lexicon.values))
         if name is None:
             return None
         row = self._engine.batching.encode_images([shown])[0]
-        best = lexicon.values[name][int((lexicon.vectors(name) @ row).argmax())]
+        shares = probabilities(lexicon.vectors(name) @ row, encoder.calibration.temperature)
+        if shares.max() < encoder.calibration.answer_at_least:
+            return None
+        best = lexicon.values[name][int(shares.argmax())]
         if name in slots.where:
             return said("yes" if best in slots.where[name] else "no", say, value=best)
         return said("value", say, attribute=name, value=best)
 
-    def _caption(self, say: str, picture: str | None, place: _Place) -> str:
-        shown = self._decoded(picture)
+    def _caption(self, say: str, shown: Image.Image | None, place: _Place) -> str:
         captioner = self._engine.captioner
         if shown is None or not self._engine.encoder.styles:
             return said("unknown", say)
@@ -395,6 +421,17 @@ class _Place:
     collection: str | None
     page: int
     style: str | None
+
+
+def _at(things: Sequence[str], place: int) -> str | None:
+    """Counted from 1, or from the end by -1; None: nothing is there."""
+    at = place - 1 if place > 0 else place
+    return things[at] if -len(things) <= at < len(things) else None
+
+
+def _nothing_at(place: int, state: _State, say: str) -> str:
+    name = "no_picture" if state.points_at_pictures() else "no_hit"
+    return said(name, say, hit=str(place))
 
 
 def of_it(question: str) -> str:

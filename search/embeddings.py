@@ -58,9 +58,15 @@ def embed(engine: SearchEngine, request: m.EmbeddingsRequest) -> m.EmbeddingsRes
     )
 
 
+def model_names(engine: SearchEngine) -> tuple[str, ...]:
+    """What the model that is served may be called by: its id, its id without the hash, and as the settings name it."""
+    model_id = engine.encoder.model_id
+    return model_id, model_id.rpartition("-")[0], engine.config.model.name
+
+
 def check_model_name(engine: SearchEngine, name: str) -> None:
-    """Raises NotFound unless the name is the model that is served: its id, or its name without the hash."""
-    if name not in (engine.encoder.model_id, engine.encoder.model_id.rpartition("-")[0]):
+    """Raises NotFound unless the name is one of the model that is served."""
+    if name not in model_names(engine):
         raise NotFound("model", name)
 
 

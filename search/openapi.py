@@ -48,6 +48,14 @@ ROUTES = (
     ),
     Route(
         "post",
+        "/v1/alt",
+        "Alt text of pictures as CSV or as <img> lines",
+        m.AltRequest,
+        "text/csv",
+        multipart=True,
+    ),
+    Route(
+        "post",
         "/v1/classify",
         "How likely each of any labels is for pictures",
         m.ClassifyRequest,

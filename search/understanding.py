@@ -44,8 +44,6 @@ class Context:
     """The search that hits were last shown of."""
     picture: bool = False
     """There is a picture in the conversation."""
-    new_picture: bool = False
-    """It came with this turn."""
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from search.config import Config
 from tests.conftest import NO_TRUNKS, Run
 from tests.drawn import draw, encoded
 from textmm import checkpoint
-from textmm.encoder import Encoder
+from textmm.encoder import Answer, Encoder
 from textmm.fusion import QuestionTokens
 from textmm.model import TextMultiModalModel
 from textmm.text import CausalText
@@ -115,8 +115,47 @@ def test_what_is_probable_enough_is_said_free_ranked_and_of_stored_pictures_at_o
 
 
 @pytest.mark.slow
+def test_a_choice_that_the_model_would_hardly_say_is_not_given_and_still_ranked(
+    remote: Client, asking: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (ranked,) = asking.rank_answers([asking.fit(RED)], ["what is it?"], [["red", "blue"]])
+    sayable = sum(one.free for one in ranked)
+    answers = []
+    for least in (sayable * 0.9, min(1.0, sayable * 1.1)):
+        fitted = replace(asking.calibration, answer_at_least=0.0, choices_at_least=least)
+        monkeypatch.setattr(asking, "calibration", fitted)
+        answers += remote.ask(encoded(RED), question="what is it?", choices=["red", "blue"]).results
+
+    assert 0 < sayable < 1
+    assert [one.known for one in answers] == [True, False]
+    assert answers[1].answer == UNKNOWN[False]
+    assert [one.answer for one in answers[1].choices] == [one.text for one in ranked]
+
+
+@pytest.mark.slow
+def test_an_answer_is_in_the_language_that_is_asked_for(
+    remote: Client, asking: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(asking, "calibration", replace(asking.calibration, answer_at_least=0.0))
+
+    def answers(said: str, language: str | None) -> str:
+        made = [Answer(said, 1.0, 1.0)]
+        monkeypatch.setattr(asking, "answer", lambda images, questions: made * len(images))
+        return remote.ask(encoded(RED), question="what is it?", language=language).results[0].answer
+
+    assert answers("navy blue", "zh") == "藏青色" and answers("yes", "zh") == "是"
+    assert answers("藏青色", None) == answers("藏青色", "en") == "navy blue"
+    assert answers("a dog, unheard of", "zh") == "狗, unheard of"
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("choices", "said"), [(["red"], "holds one answer"), (["red", "red"], "holds an answer twice")]
+    ("choices", "said"),
+    [
+        (["red"], "holds one answer"),
+        (["red", "red"], "holds an answer twice"),
+        (["Red", "red"], "holds an answer twice"),
+    ],
 )
 def test_choices_that_are_none_are_refused(remote: Client, choices: list[str], said: str) -> None:
     with pytest.raises(InvalidRequest, match=said):

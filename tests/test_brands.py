@@ -54,7 +54,14 @@ def test_later_words_of_a_name_may_be_common_elsewhere(title: str, left: str) ->
 
 
 def test_what_the_attributes_say_is_never_of_a_brand() -> None:
-    titles = ("Acme Men Shirt", "Acme Men Shoes", "Acme Men Belt", "Bolt Men Tie", "Bolt Men Cap", "Bolt Men Bag")
+    titles = (
+        "Acme Men Shirt",
+        "Acme Men Shoes",
+        "Acme Men Belt",
+        "Bolt Men Tie",
+        "Bolt Men Cap",
+        "Bolt Men Bag",
+    )
 
     assert without_brand("Acme Men Tie", brand_names(items(titles, gender="men"))) == "Men Tie"
     assert without_brand("Acme Men Tie", brand_names(items(titles))) == "Tie"  # nothing tells that it is none

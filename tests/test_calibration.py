@@ -150,7 +150,11 @@ def catalogue(tmp_path: Path, pictures: Path) -> Path:
     lines = (pictures / "captions.csv").read_text().splitlines()
     rows = [line.split(",") for line in lines[1:]]
     table = tmp_path / "many.csv"
-    copies = [[f"{i}-{key}", str(pictures / path), *rest] for i in range(10) for key, path, *rest in rows]
+    copies = []
+    for i in range(10):
+        for key, path, *rest in rows:  # a file each: rows of one file are one picture
+            shutil.copyfile(pictures / path, tmp_path / f"{i}-{Path(path).name}")
+            copies.append([f"{i}-{key}", f"{i}-{Path(path).name}", *rest])
     table.write_text("\n".join(",".join(row) for row in [lines[0].split(","), *copies]) + "\n")
     return table
 

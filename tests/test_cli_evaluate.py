@@ -1,6 +1,7 @@
 import csv
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -156,7 +157,7 @@ def test_queries_can_be_made_of_attributes(run: Run, catalogue: Path, tiny: Path
         (["--task", "classify"], "--label goes with --task classify"),
         (["--task", "retrieval", "--label", "colour"], "--label goes with --task classify"),
         (["--task", "classify", "--label", "colour"], "'colour' has 0 values with 10 pictures"),
-        (["--task", "retrieval", "--text", "{size}"], "has 10 right pictures"),
+        (["--task", "retrieval", "--text", "{size}"], "no picture has the attribute 'size'"),
         (["--task", "caption", "--style", "poem"], "style 'poem' is not one of this model's styles"),
         (["--task", "guess"], "'guess' is not one of"),
         (["--task", "retrieval", "--json", "gone/figures.json"], "there is no folder gone"),
@@ -205,3 +206,72 @@ def test_shortened_vectors_are_measured_and_options_that_go_with_another_task_ar
     assert (beams.code, "--beams goes with --task caption" in beams.err) == (2, True)
     language = run(*retrieval, "--language", "zh")
     assert (language.code, "--language goes with --task ask or caption" in language.err) == (2, True)
+
+
+def test_rows_of_one_picture_are_one_picture_with_all_their_texts(
+    run: Run, pictures: Path, tiny: Path, tmp_path: Path
+) -> None:
+    rows = list(csv.DictReader((pictures / "captions.csv").read_text().splitlines()))
+    once, thrice, clicks = (tmp_path / f"{name}.csv" for name in ("once", "thrice", "clicks"))
+    texts = [[row["title"], f"the {row['title']}", f"it is {row['title']}"] for row in rows]
+    paths = [str(pictures / row["path"]) for row in rows]
+    tables: dict[Path, list[list[Any]]] = {
+        once: [["path", "title"], *([path, said[0]] for path, said in zip(paths, texts, strict=True))],
+        thrice: [["path", "title"]],
+        clicks: [["path", "query", "times"]],
+    }
+    for path, said in zip(paths, texts, strict=True):
+        tables[thrice] += [[path, text] for text in said]
+        tables[clicks] += [[path, text, times] for times, text in enumerate(said)]
+    for table, lines in tables.items():
+        with table.open("w", newline="") as file:
+            csv.writer(file).writerows(lines)
+
+    def figures(table: Path, *options: str) -> dict[str, Any]:
+        row: dict[str, Any] = json.loads(run("evaluate", tiny, table, *options, "--json").out)
+        return row
+
+    one, many, clicked = (
+        figures(table, "--task", "retrieval", *options)
+        for table, options in ((once, ()), (thrice, ()), (clicks, ("--text-column", "query")))
+    )
+    assert (one["images"], many["images"], many["texts"]) == (16, 16, 48)
+    assert clicked["metrics"] == many["metrics"] and clicked["texts"] == 48
+    captions = [figures(table, "--task", "caption")["metrics"] for table in (once, thrice)]
+    assert captions[1]["Bleu_4"] >= captions[0]["Bleu_4"]  # three references for the same caption
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--task", "retrieval", "--text", "circles"), "names no attribute: write them in braces"),
+        (("--task", "retrieval", "--text", "{colour of it}"), "no picture has the attribute 'colour of it'"),
+        (("--task", "retrieval", "--text", "{colour"), "cannot be read as a template"),
+        (("--task", "caption", "--text-column", "query"), "--text-column goes with --task retrieval"),
+        (("--task", "caption", "--beams", "65"), "64"),
+        (
+            ("--task", "retrieval", "--text", "{colour}", "--translate", "own.csv"),
+            "needs the columns",
+        ),
+    ],
+)
+def test_a_template_or_table_that_says_nothing_is_refused(
+    run: Run, catalogue: Path, tiny: Path, tmp_path: Path, options: tuple[str, ...], message: str
+) -> None:
+    (tmp_path / "own.csv").write_text("word,is\nred,rot\n")
+    given = [str(tmp_path / one) if one == "own.csv" else one for one in options]
+
+    done = run("evaluate", tiny, catalogue, *given)
+
+    assert (done.code, message in done.err) == (2, True), done.err
+
+
+def test_a_column_with_a_blank_in_its_name_makes_queries(run: Run, catalogue: Path, tiny: Path) -> None:
+    plain = run("evaluate", tiny, catalogue, "--task", "retrieval", "--text", "a {colour} thing", "--json")
+    catalogue.write_text(catalogue.read_text().replace("colour,shape", "base colour,shape", 1))
+
+    blank = run(
+        "evaluate", tiny, catalogue, "--task", "retrieval", "--text", "a {base colour} thing", "--json"
+    )
+
+    assert json.loads(blank.out)["metrics"] == json.loads(plain.out)["metrics"]

@@ -62,13 +62,14 @@ def test_caption_names_what_it_cannot_read_and_goes_on(
 def test_a_caption_style_or_a_number_of_beams_that_cannot_be_is_one_line(run: Run, pictures: Path) -> None:
     style = run("caption", pictures / "red-circle.png", "--style", "poem")
     beams = run("caption", pictures / "red-circle.png", "--beams", "0")
+    drawn = run("caption", pictures / "red-circle.png", "--beams", "2", "--temperature", "1")
     language = run("caption", pictures / "red-circle.png", "--language", "zh")
 
-    assert (language.code, "style 'photo_zh' is not one of" in language.err) == (2, True)
+    assert (language.code, "style 'attributes_zh' is not one of" in language.err) == (2, True)
     assert (style.code, style.err.count("\n")) == (2, 1)
     assert "style 'poem' is not one of this model's styles (photo)" in style.err
-    assert beams.code == 2
-    assert beams.err == "textmm: beams must be at least 1, got 0\n"
+    assert (beams.code, "0 is not in the range 1<=x<=64" in beams.err) == (2, True)
+    assert (drawn.code, drawn.err) == (2, "textmm: sampling (temperature 1.0) goes with one beam, got 2\n")
 
 
 def test_classify_prints_a_line_a_picture_likeliest_label_first(

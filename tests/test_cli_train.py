@@ -86,7 +86,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on_and_the_run_then_has_the_losses_of_o
     )
     assert process.returncode == 130
     assert stopped is not None, err
-    assert stopped[2] == f"textmm train {recipe} --sources {pictures} --out {out}"
+    assert stopped[2] == f"textmm train {recipe} --sources {pictures} --out {out} --data {tmp_path}"
     assert 5 <= int(stopped[1]) < 60
     assert (again.returncode, whole.returncode) == (0, 0)
     assert again.stdout.startswith(f"joint: {int(stopped[1]) + 1}/60")

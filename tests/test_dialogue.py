@@ -133,15 +133,43 @@ def test_how_a_hit_is_pointed_at_is_no_part_of_the_question(question: str, plain
     assert of_it(question) == plain
 
 
-def test_a_picture_is_described_and_asked_about(ai: openai.OpenAI) -> None:
-    product = next(p for p in drawn_products(200, seed=5) if p.attributes["kind"] == "backpack")
+def picture_of(kind: str) -> dict[str, Any]:
+    """A part of a message: the first product of that kind that is drawn and not in the collection."""
+    product = next(p for p in drawn_products(200, seed=5) if p.attributes["kind"] == kind)
     out = io.BytesIO()
     product.image.save(out, "JPEG")
     address = f"data:image/jpeg;base64,{b64encode(out.getvalue()).decode()}"
-    picture = [
-        {"type": "text", "text": "what is in this picture?"},
-        {"type": "image_url", "image_url": {"url": address}},
-    ]
+    return {"type": "image_url", "image_url": {"url": address}}
+
+
+def text(said: str) -> dict[str, Any]:
+    return {"type": "text", "text": said}
+
+
+def test_of_several_pictures_each_is_told_and_one_may_be_pointed_at(ai: openai.OpenAI) -> None:
+    several = [text("what is this?"), picture_of("backpack"), picture_of("dress")]
+
+    both, first, none, alike = conversation(
+        ai, several, "what is the first one?", "what is the third one?", "show me more like the second"
+    )
+
+    lines = both.content.splitlines()
+    assert len(lines) == 2 and lines[0].startswith("1. ") and lines[1].startswith("2. ")
+    assert "backpack" in lines[0].lower() and "dress" in lines[1].lower()
+    assert "backpack" in first.content.lower() and "dress" not in first.content.lower()
+    assert none.content == "There is no picture number 3."
+    assert alike.textmm["search"]["picture"] and values(alike, "kind") == {"dress"}
+
+
+def test_more_like_a_hit_that_is_not_there_keeps_the_search_and_says_so(ai: openai.OpenAI) -> None:
+    _, like, missed = conversation(ai, "handbags", "more like the second one", "more like the 50th one")
+
+    assert missed.content == "There is no hit number 50." and not missed.textmm["hits"]
+    assert missed.textmm["search"] == like.textmm["search"]
+
+
+def test_a_picture_is_described_and_asked_about(ai: openai.OpenAI) -> None:
+    picture = [text("what is in this picture?"), picture_of("backpack")]
     described, asked, denied = conversation(ai, picture, "is it a backpack?", "is it a dress?")
 
     assert described.textmm["operation"] == "describe"

@@ -1,6 +1,7 @@
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from PIL import Image
 
 from tests.drawn import COLOURS, SHAPES, draw
 from textmm import checkpoint
-from textmm.encoder import Encoder
+from textmm.encoder import CaptionDecoding, Encoder
 from textmm.fusion import TextDecoder
 from textmm.generate import Decoding, candidates
 from textmm.model import TextMultiModalModel
@@ -117,7 +118,7 @@ def test_captions_name_what_is_drawn(encoder: Encoder, images: list[Image.Image]
 
 
 def test_a_caption_scores_its_cosine_with_its_picture(encoder: Encoder, images: list[Image.Image]) -> None:
-    captions = encoder.caption_images(images[:3], beams=1)
+    captions = encoder.caption_images(images[:3], how=CaptionDecoding(beams=1))
 
     for caption, image in zip(captions, images[:3], strict=True):
         cosine = float(encoder.encode_texts([caption.text])[0] @ encoder.encode_images([image])[0])
@@ -136,9 +137,40 @@ def test_captions_are_searched_by_as_many_beams_as_the_model_says(
         loaded.model.config = replace(loaded.model.config, multimodal_cfg=decoder)
         encoder = Encoder(loaded)
         said[beams] = encoder.caption_images(images)
-        assert said[beams] == encoder.caption_images(images, beams=beams)
+        assert said[beams] == encoder.caption_images(images, how=CaptionDecoding(beams=beams))
 
     assert said[1] != said[4]
+
+
+def test_captions_are_decoded_as_wished(encoder: Encoder, images: list[Image.Image]) -> None:
+    def said(**wishes: Any) -> list[str]:
+        return [c.text for c in encoder.caption_images(images, how=CaptionDecoding(**wishes))]
+
+    def tokens(texts: list[str]) -> list[int]:
+        assert isinstance(encoder._captioner, BytePair)
+        return [len(words) - 1 for words in encoder._captioner.continuations(texts)]  # without the end token
+
+    plain = said()
+
+    assert min(tokens(plain)) > 1 and set(tokens(said(max_length=1))) == {1}
+    assert said(temperature=3.0, seed=1) == said(temperature=3.0, seed=1) != said(temperature=3.0, seed=2)
+    assert min(tokens(said(min_length=8))) > max(tokens(plain)) - 1 > 0
+
+
+@pytest.mark.parametrize(
+    ("wishes", "message"),
+    [
+        ({"temperature": 1.0, "beams": 2}, "goes with one beam"),
+        ({"max_length": 2, "min_length": 2}, "max_length must be above min_length 2"),
+        ({"max_length": 999}, "at most"),
+        ({"repetition_penalty": 0.5}, "repetition_penalty must be at least 1"),
+    ],
+)
+def test_wishes_that_do_not_go_together_are_refused(
+    encoder: Encoder, images: list[Image.Image], wishes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        encoder.caption_images(images[:1], how=CaptionDecoding(**wishes))
 
 
 @pytest.mark.parametrize("weight", [0.0, 3.0, -1000.0])
@@ -153,7 +185,7 @@ def test_of_finished_captions_the_one_is_taken_that_scores_best_with_its_likenes
     model.config = replace(model.config, multimodal_cfg=replace(config, choice_weight=weight))
     encoder = Encoder(loaded, threads=2)
 
-    made = [caption.text for caption in encoder.caption_images(images, beams=4)]
+    made = [caption.text for caption in encoder.caption_images(images, how=CaptionDecoding(beams=4))]
 
     how = Decoding(
         start_token_id=words.style_token_id("photo"),

@@ -1,14 +1,16 @@
 from collections.abc import Sequence
+from dataclasses import replace
 from heapq import nlargest
 from itertools import accumulate
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from tests.drawn import SHAPES, draw
-from textmm import checkpoint
+from textmm import checkpoint, generate
 from textmm.coca import CoCaDecoder
 from textmm.config import DecoderConfig, TextConfig
 from textmm.fusion import TextDecoder
@@ -136,7 +138,9 @@ class Plain:
             open_beams = [beam for beam in best if beam[1][-1] != end]
             if self._how.early_stopping and len(finished) >= self._how.beams:
                 break
-        return max(finished if finished else open_beams)[1]
+        else:  # no room is left: what is open counts as finished
+            finished += [(total / len(said) ** power, said) for total, said in open_beams]
+        return max(finished)[1]
 
 
 def plainly(
@@ -146,12 +150,12 @@ def plainly(
     prompts: Sequence[Sequence[int]] | None = None,
 ) -> list[list[int]]:
     prompts = prompts or [[decoding.start_token_id]] * len(images)
-    draws = uniform_draws(decoding.seed, len(images), decoder.context_length).tolist()
+    draws = uniform_draws(decoding.seed, decoder.context_length).tolist()
     out = []
-    for image, prompt, row in zip(images, prompts, draws, strict=True):
+    for image, prompt in zip(images, prompts, strict=True):
         plain = Plain(decoder, image, decoding, prompt)
         if decoding.temperature:
-            out.append(plain.sampled(row))
+            out.append(plain.sampled(draws))
         else:
             out.append(plain.greedy() if decoding.beams == 1 else plain.beams())
     return out
@@ -286,16 +290,16 @@ def test_a_picture_in_a_batch_is_put_into_the_words_that_it_gets_alone(
 
 
 def test_words_are_drawn_as_often_as_they_are_probable(decoder: TextDecoder, image_tokens: Tensor) -> None:
-    decoding = how(temperature=1.3, max_length=2, seed=5)
-    same = image_tokens[:1].expand(4000, -1, -1)
+    decoding = how(temperature=1.3, max_length=2)
+    times = 2000
 
-    made = decode(decoder, same, decoding)
+    made = [decode(decoder, image_tokens[:1], replace(decoding, seed=seed))[0] for seed in range(times)]
 
     log_p = torch.tensor(Plain(decoder, image_tokens[0], decoding, [START]).log_probabilities([]))
     expected = (log_p / 1.3).softmax(0)
     counts = torch.bincount(torch.tensor([(words or [END])[0] for words in made]), minlength=VOCAB)
-    deviation = (expected * (1 - expected) / 4000).sqrt()
-    assert bool(((counts / 4000 - expected).abs() <= 4 * deviation + 1e-6).all())
+    deviation = (expected * (1 - expected) / times).sqrt()
+    assert bool(((counts / times - expected).abs() <= 4 * deviation + 1e-6).all())
 
 
 def test_another_seed_draws_other_words_and_the_same_seed_the_same(
@@ -361,6 +365,34 @@ def test_answers_are_scored_as_without_a_cache_word_by_word(
             places = range(len(prompt) - 1, len(prompt) + len(answer) - 1)
             expected.append(float(sum(log_p[t, word] for t, word in zip(places, answer, strict=True))))
         assert got == pytest.approx(expected, abs=1e-4)
+
+
+def test_answers_that_are_too_many_to_read_together_have_the_same_scores(
+    decoder: TextDecoder, image_tokens: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(3)
+    answers = [
+        [[int(w) for w in rng.integers(2, 10, rng.integers(1, 6))] for _ in range(n)]
+        for n in rng.integers(0, 12, len(image_tokens))
+    ]
+    whole = score(decoder, image_tokens, PROMPTS[: len(answers)], answers)
+
+    monkeypatch.setattr(generate, "SEEN_AT_ONCE", 13)
+    parts = score(decoder, image_tokens, PROMPTS[: len(answers)], answers)
+
+    assert [len(row) for row in parts] == [len(row) for row in answers]
+    for row, other in zip(whole, parts, strict=True):
+        assert row == pytest.approx(other, abs=1e-5)
+
+
+def test_what_is_drawn_for_a_picture_does_not_depend_on_its_batch(
+    decoder: TextDecoder, image_tokens: Tensor
+) -> None:
+    drawn = how(temperature=1.3, seed=9)
+
+    together = decode(decoder, image_tokens, drawn)
+
+    assert together == [decode(decoder, image[None], drawn)[0] for image in image_tokens]
 
 
 def test_the_words_that_two_beams_find_are_more_probable_than_greedy_ones(

@@ -3,12 +3,17 @@ model is in test_dialogue.py."""
 
 import base64
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import httpx
 import openai
 import pytest
 
+from search import client
+from search.app import close, create_app
+from search.client import Client
+from search.config import Config
 from search.dialogue import PREPARED_AT_ONCE, Dialogue
 from search.engine import SearchEngine
 from search.intents import phrasings
@@ -66,6 +71,40 @@ def test_harmless_fields_are_accepted_and_an_answer_may_be_sent_back(ai: openai.
     second = ai.chat.completions.create(model="tiny/shop", messages=again, seed=1, top_p=0.5)
 
     assert second.choices[0].message.content
+
+
+def test_answers_go_back_as_they_came_from_our_own_client_too(demo_server: str) -> None:
+    with Client(demo_server) as remote:
+        first = remote.chat("show me circles", model="tiny", collection="shop")
+        answer = first.choices[0].message
+        asked = ({"role": "user", "content": said} for said in ("show me circles", "more like the 2nd"))
+        more: list[Any] = [next(asked), answer, next(asked)]
+        second = remote.chat(more, model="tiny/shop")
+
+    assert answer.textmm is not None and second.choices[0].message.textmm is not None
+    search = second.choices[0].message.textmm.search
+    assert search is not None and search.image_key == answer.textmm.hits[1].key
+
+
+def test_a_model_may_be_called_as_the_settings_call_it(
+    config: Config, encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    named = replace(config, model=replace(config.model, name="ViT-B-32/own"))
+    app = create_app(named, encoder=encoder)
+    with Client("http://test", transport=httpx.WSGITransport(app=app)) as remote:
+        remote.put_collection("shop")
+        vectors = remote.embed("red", model="ViT-B-32/own")
+        answer = remote.chat("a red circle", model="ViT-B-32/own/shop")
+        alone = remote.chat("a red circle", model="ViT-B-32/own", collection="shop")
+        with pytest.raises(client.NotFound):
+            remote.chat("a red circle", model="ViT-B-32/other/shop")
+    close(app)
+
+    assert len(vectors[0]) == encoder.embed_dim
+    for one in (answer, alone):
+        assert (
+            one.choices[0].message.textmm is not None and one.choices[0].message.textmm.collection == "shop"
+        )
 
 
 def test_a_picture_alone_is_described(wire: httpx.Client) -> None:

@@ -1,9 +1,11 @@
 """Captions, recognition and copy over the pictures of a request: through the SDK and on the bare wire."""
 
 import base64
+import csv
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -11,6 +13,7 @@ import numpy as np
 import pytest
 
 from indexer.database import Database
+from search import client
 from search import messages as m
 from search.app import close, create_app
 from search.batching import Batching
@@ -24,7 +27,7 @@ from tests.refusals import refusal
 from tests.test_batching import start
 from textmm.calibration import AttributeCalibration
 from textmm.classify import probabilities
-from textmm.encoder import Encoder
+from textmm.encoder import CaptionDecoding, Encoder
 
 RED, BLUE = draw("circle", "red"), draw("cross", "blue")
 LABELS = ["a red circle", "a blue cross", "a yellow square"]
@@ -123,6 +126,99 @@ def _words(answer: Any) -> Any:
     return round(answer, 3) if isinstance(answer, float) else answer
 
 
+@pytest.mark.parametrize(
+    ("wishes", "expected"),
+    [
+        ({"temperature": 1.0, "beams": 2}, "goes with one beam"),
+        ({"max_length": 999}, "max_length must be above"),
+        ({"beams": 65}, "decoding.beams"),
+        ({"heat": 1}, "heat"),
+    ],
+)
+def test_a_decoding_that_cannot_be_is_refused(
+    remote: Client, wire: httpx.Client, wishes: dict[str, Any], expected: str
+) -> None:
+    body = {"images": [base64_of(encoded(RED))], "decoding": wishes}
+
+    answer = wire.post("/v1/captions", json=body)
+
+    assert answer.status_code == 400 and expected in answer.text
+
+
+def test_captions_are_decoded_as_wished_and_a_seed_says_the_same_again(
+    remote: Client, encoder: Encoder
+) -> None:
+    pictures = [encoded(RED), encoded(BLUE)]
+
+    def said(**wishes: Any) -> list[str]:
+        return [caption.text for caption in remote.captions(pictures, decoding=wishes).captions]
+
+    how = CaptionDecoding(temperature=3.0, seed=4)
+    drawn = [caption.text for caption in encoder.caption_images([RED, BLUE], how=how)]
+    assert (
+        said(temperature=3.0, seed=4)
+        == said(temperature=3.0, seed=4)
+        == drawn
+        != said(temperature=3.0, seed=5)
+    )
+    assert remote.caption(pictures[0], decoding={"temperature": 3.0, "seed": 4}).caption.text == drawn[0]
+    with pytest.raises(InvalidRequest, match="remembered"):
+        remote.caption(collection="shop", image_key="red-circle.png", decoding={"beams": 1})
+
+
+def test_one_picture_needs_no_list_and_may_be_a_path(remote: Client, tmp_path: Path) -> None:
+    path = tmp_path / "red.png"
+    path.write_bytes(encoded(RED))
+    expected = remote.classify([path], labels=LABELS)
+
+    assert remote.classify(path, labels=LABELS) == remote.classify(str(path), labels=LABELS) == expected
+    assert remote.classify(path.read_bytes(), labels=LABELS) == expected
+    assert remote.captions(path) == remote.captions([str(path)])
+    assert remote.copy(path) == remote.copy([path])
+
+
+def test_alt_text_of_a_folder_names_what_cannot_be_read_and_loses_nothing_else(
+    remote: Client, tmp_path: Path, encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "MOST_AT_ONCE", 2)
+    (tmp_path / "below").mkdir()
+    names = ["a b.png", "below/c.png", "d.png", "e.png"]
+    for name, picture in zip(names, (RED, BLUE, RED, BLUE), strict=True):
+        (tmp_path / name).write_bytes(encoded(picture))
+    (tmp_path / "d.png").write_bytes(encoded(RED)[:40])
+    (tmp_path / "notes.txt").write_text("no picture")
+
+    table, failed = remote.alt_text(tmp_path)
+    lines, _ = remote.alt_text(tmp_path, format="html")
+
+    said = [caption.text for caption in encoder.caption_images([RED, BLUE])]
+    rows = list(csv.DictReader(table.splitlines()))
+    assert [(row["key"], row["alt"]) for row in rows] == list(
+        zip(("a b.png", "below/c.png", "e.png"), (*said, said[1]), strict=True)
+    )
+    assert list(failed) == ["d.png"]
+    assert lines.splitlines()[0] == f'<img src="a%20b.png" alt="{said[0]}">'
+
+
+def test_alt_text_of_uploads_and_stored_pictures_is_csv_or_html_and_needs_a_name_each(
+    wire: httpx.Client,
+) -> None:
+    body = {
+        "images": [base64_of(encoded(RED))],
+        "collection": "shop",
+        "image_keys": ["red-circle.png"],
+    }
+
+    table = wire.post("/v1/alt", json=body)
+    page = wire.post("/v1/alt", json=body | {"format": "html", "names": ["/a.png", "b?.png"]})
+    short = wire.post("/v1/alt", json=body | {"names": ["a.png"]})
+
+    assert table.headers["Content-Type"].startswith("text/csv")
+    assert [row["key"] for row in csv.DictReader(table.text.splitlines())] == ["image-1", "red-circle.png"]
+    assert page.headers["Content-Type"].startswith("text/html") and 'src="b%3F.png"' in page.text
+    assert refusal(short) == (400, "invalid_request", "names")
+
+
 @each_route
 @pytest.mark.parametrize("hostile", HOSTILE, ids=[one.name for one in HOSTILE])
 def test_a_picture_that_cannot_be_read_is_named_by_its_place(
@@ -213,7 +309,9 @@ def test_captions_are_those_of_the_encoder(remote: Client, encoder: Encoder) -> 
     with pytest.raises(InvalidRequest, match="style 'poem' is none of this model's styles: photo"):
         remote.captions([JPEG], style="poem")
     for call in (lambda: remote.captions([JPEG], language="zh"), lambda: remote.caption(JPEG, language="zh")):
-        with pytest.raises(InvalidRequest, match="language 'photo_zh' is none of this model's styles: photo"):
+        with pytest.raises(
+            InvalidRequest, match="language 'attributes_zh' is none of this model's styles: photo"
+        ):
             call()
 
 

@@ -29,6 +29,15 @@ def test_the_mean_is_over_the_last_part_also_after_a_stop(last: float, steps_in_
     assert mean_after(12, last=last, stop=10) == pytest.approx(expected)
 
 
+def test_the_mean_of_a_run_that_goes_on_is_where_the_weights_are() -> None:
+    with torch.device("meta"):  # as a GPU: elsewhere than what was read from disk
+        mean = MeanWeights(nn.Linear(1, 1))
+
+    mean.load({"sums": {"weight": torch.ones(1, 1), "bias": torch.ones(1)}, "count": 1})
+
+    assert {sums.device.type for sums in mean.state()["sums"].values()} == {"meta"}
+
+
 def test_locked_weights_are_left_alone() -> None:
     model = nn.Linear(1, 1)
     model.bias.requires_grad = False

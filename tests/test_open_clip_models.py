@@ -23,7 +23,7 @@ from textmm import calibration, open_clip_config, open_clip_models
 from textmm.calibration import Calibration
 from textmm.clip_tokenizer import ClipTokenizer
 from textmm.coca import CoCaDecoder
-from textmm.encoder import Encoder
+from textmm.encoder import CaptionDecoding, Encoder
 from textmm.generate import Decoding, decode
 from textmm.hub_tokenizer import HubTokenizer
 from textmm.model import TextMultiModalModel
@@ -326,7 +326,7 @@ def test_a_folder_gives_vectors_of_its_pictures_and_texts_and_captions(coca: Pat
     pictures = [draw("circle", "red"), Image.new("RGB", (90, 50), "blue")]
 
     vectors, words = encoder.encode_images(pictures), encoder.encode_texts(TEXTS)
-    captions = encoder.caption_images(pictures, beams=2)
+    captions = encoder.caption_images(pictures, how=CaptionDecoding(beams=2))
 
     model, _, transform = open_clip.create_model_and_transforms(f"local-dir:{coca}")
     tokenize = open_clip.get_tokenizer(f"local-dir:{coca}")

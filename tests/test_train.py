@@ -7,6 +7,7 @@ import tarfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -277,7 +278,7 @@ def test_a_manifest_or_shards_train_a_model_that_loads(
 
 
 def test_pictures_without_words_are_refused_before_a_step(tmp_path: Path, pictures: Path) -> None:
-    config = replace(SHORT, sources=(PairSource(source="", share=1.0),))
+    config = replace(SHORT, sources=(PairSource(source="", share=1.0, caption_share=1.0),))
 
     with pytest.raises(
         SourceError, match=r"no picture of it has a text, .* train on a manifest or on shards"
@@ -286,13 +287,41 @@ def test_pictures_without_words_are_refused_before_a_step(tmp_path: Path, pictur
 
 
 def test_a_loss_that_is_no_number_stops_the_run_and_says_where(tmp_path: Path, pictures: Path) -> None:
-    run(replace(SHORT, stages=(replace(FIRST, steps=1),)), pictures, tmp_path)
+    run(replace(SHORT, stages=SHORT.stages[:1]), pictures, tmp_path)
     state = checkpoint.load_training(tmp_path / "training.pt")
     state["model"]["logit_scale"].fill_(float("nan"))  # type: ignore[index]
-    checkpoint.save_training(tmp_path / "training.pt", {**state, "stage": 1, "step": 0})
+    checkpoint.save_training(tmp_path / "training.pt", state)
 
     with pytest.raises(RuntimeError, match=r"stage second, step 0: the loss \(contrastive\) is nan"):
         run(SHORT, pictures, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"seed": 2}, "holds a run of another recipe"),
+        ({"sources": (PairSource(source="captions.csv", share=1.0, caption_share=0.5),)}, "another recipe"),
+        ({"stages": (replace(FIRST, steps=6), SECOND)}, "has done stage first with 5 steps"),
+        ({"stages": (replace(FIRST, name="other"), SECOND)}, "has done stage first with 5 steps"),
+    ],
+)
+def test_a_folder_of_another_run_is_refused_and_stays_as_it_was(
+    never_stopped: Path, pictures: Path, change: dict[str, Any], message: str
+) -> None:
+    before = (never_stopped / "training.pt").read_bytes()
+
+    with pytest.raises(ValueError, match=message):
+        run(replace(SHORT, **change), pictures, never_stopped)
+
+    assert (never_stopped / "training.pt").read_bytes() == before
+
+
+def test_a_run_may_be_given_another_stage_or_a_lower_rate_on_the_way(tmp_path: Path, pictures: Path) -> None:
+    run(replace(SHORT, stages=(FIRST,)), pictures, tmp_path)
+
+    more = run(replace(SHORT, stages=(FIRST, replace(SECOND, learning_rate=1e-4))), pictures, tmp_path)
+
+    assert {progress.what for progress in more} == {"second"}
 
 
 def test_the_fixture_is_the_recipe_of_the_tests(tiny: Path) -> None:

@@ -16,13 +16,14 @@ from textmm.evaluate import DataSet
 from textmm.figures import Evaluation, Figures, Miss, Misses, measured
 from textmm.metrics import answers_right
 from textmm.misses import WORST
-from textmm.questions import THINGS, Questions
+from textmm.questions import THINGS, USUAL, Questions
+from textmm.sources import listed
 
 Answer = Callable[[Sequence[Image.Image], Sequence[str]], Sequence[str]]
 """Pictures, and a question to each -> an answer to each."""
-QUESTIONS = "questions.toml"
-"""Those that training asks."""
 YES_NO = "yes_no_"
+CHOICES = 4
+"""Answers to choose among, where it is measured when one of them may be given."""
 
 
 @dataclass(frozen=True)
@@ -65,15 +66,15 @@ def ask(answer: Answer, data: DataSet, questions: Sequence[Asked]) -> Evaluation
 
 
 def questions_about(
-    data: DataSet, file: str = QUESTIONS, *, language: str = "en", rounds: int = 1, seed: int = 11
+    data: DataSet, file: str = USUAL, *, language: str = "en", rounds: int = 1, seed: int = 11
 ) -> list[Asked]:
     """The questions that the data have in columns `question` and `answer`; else `rounds` to each picture, made of its
     attributes or sentences as `file` says (see `Questions`), without those whose right answer is one of many lists of
     things. ValueError for a language that `file` lacks."""
     own = [
-        Asked(i, str(item.attributes["question"]), (str(item.attributes["answer"]),))
+        Asked(i, str(item.attributes["question"]), listed(item, "answer"))
         for i, item in enumerate(data.items)
-        if {"question", "answer"} <= item.attributes.keys()
+        if "question" in item.attributes and listed(item, "answer")
     ]
     if own:
         return own
@@ -102,6 +103,34 @@ def _share(right: NDArray[np.bool_], picture: NDArray[np.int64]) -> Statistic:
         return shares
 
     return share
+
+
+def least_of_choices(
+    encoder: Encoder, data: DataSet, asked: Sequence[Asked], at_least: float, precision: float
+) -> float:
+    """How probable choices must be together, among all that could be said, so that a best one of confidence `at_least`
+    is right in `precision` of the cases where half of the questions come without a right choice. 0 where no kind of
+    question has answers enough to choose among.
+    """
+    rng = np.random.default_rng(17)
+    of_kind: dict[str, list[str]] = {}
+    for q in asked:
+        of_kind.setdefault(q.kind, []).extend(q.answers)
+    rows, choices = [], []
+    for q in asked:
+        others = sorted(set(of_kind[q.kind]) - set(q.answers))
+        if len(others) >= CHOICES:
+            given = [str(one) for one in rng.choice(others, CHOICES, replace=False)]
+            rows.append(q)
+            choices.append([q.answers[0], *given[1:]] if rng.random() < 0.5 else given)
+    if not rows:
+        return 0.0
+    ranked = encoder.rank_answers([data.images[q.image] for q in rows], [q.text for q in rows], choices)
+    sure = [i for i, one in enumerate(ranked) if one[0].confidence >= at_least]
+    mass = np.array([sum(one.free for one in ranked[i]) for i in sure])
+    right = np.array([ranked[i][0].text in rows[i].answers for i in sure], dtype=bool)
+    found = least_confidence(mass, right, precision)
+    return 1.0 if found is None else round(found, 4)
 
 
 def least_told(encoder: Encoder, data: DataSet, asked: Sequence[Asked], precision: float) -> float:

@@ -53,6 +53,9 @@ class Calibration:
     """A less probable answer to a question is not given."""
     fitted_on: str = ""
     """In words, for whoever reads the file."""
+    choices_at_least: float = 0.0
+    """Choices that together are less probable than this, among all that could be said, are none that the model would
+    say: it does not know."""
 
     def __post_init__(self) -> None:
         _check_temperature(self.temperature)

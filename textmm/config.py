@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from importlib import resources
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_type_hints
 
 T = TypeVar("T")
 
@@ -171,11 +171,20 @@ def named_model(name: str) -> ModelConfig:
 
 
 def from_mapping(cls: type[T], data: Mapping[str, Any], *, where: str = "") -> T:
-    """A dataclass from a mapping; lists become tuples; an unknown key is a ValueError that names it."""
-    known = {f.name for f in fields(cls)}  # type: ignore[arg-type]
+    """A dataclass from a mapping; lists become tuples. ValueError names a key that is unknown, missing, or whose value
+    is of another type; a whole number is a fine float."""
+    known = {f.name: f for f in fields(cls)}  # type: ignore[arg-type]
     for key in data:
         if key not in known:
             raise ValueError(f"unknown key {where}{key}; known here: {', '.join(sorted(known))}")
+    for key, one in known.items():
+        if key not in data and one.default is MISSING and one.default_factory is MISSING:
+            raise ValueError(f"missing key {where}{key}")
+    for key, kind in get_type_hints(cls).items():
+        if key in data and kind in (bool, int, float, str):
+            value = data[key]
+            if type(value) is not kind and not (kind is float and type(value) is int):
+                raise ValueError(f"{where}{key} must be of type {kind.__name__}, got {value!r}")
     return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in data.items()})
 
 

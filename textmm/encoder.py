@@ -9,7 +9,7 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -49,11 +49,32 @@ class Caption:
     """Cosine of the caption with its picture."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class CaptionDecoding:
+    """How words of a caption are found; see `generate.Decoding`."""
+
+    beams: int | None = None
+    """None: those of the model, one where words are drawn."""
+    temperature: float = 0.0
+    """Above 0: words are drawn."""
+    top_p: float = 1.0
+    repetition_penalty: float = 1.0
+    min_length: int = 0
+    max_length: int | None = None
+    """Tokens at least and at most; None: as many as the decoder was trained for."""
+    seed: int = 0
+
+
+USUAL = CaptionDecoding()
+
+
 @dataclass(frozen=True)
 class Answer:
     text: str
     confidence: float
     """Probability of the answer: among all that could be said, or among the choices; 0..1."""
+    free: float
+    """Its probability among all that could be said."""
 
 
 class Encoder:
@@ -160,9 +181,9 @@ class Encoder:
         return self._tokenizer.lengths(texts)
 
     def caption_images(
-        self, images: Sequence[Image.Image], *, style: str = "photo", beams: int | None = None
+        self, images: Sequence[Image.Image], *, style: str = "photo", how: CaptionDecoding = USUAL
     ) -> list[Caption]:
-        """A caption each, in order, by so many beams; None: by the model's. ValueError when it has no such style.
+        """A caption each, in order. ValueError when the model has no such style, or cannot decode so.
 
         Of the captions that a beam search finished the one is taken that scores best together with its likeness to the
         picture, as far as the model's `choice_weight` says.
@@ -174,7 +195,7 @@ class Encoder:
         if not encoded:
             return []
         whole = Encoded(torch.cat([e.features for e in encoded]), torch.cat([e.tokens for e in encoded]))
-        texts = self._decode(whole, style, beams)
+        texts = self._decode(whole, style, how)
         features = shortened(_rows([whole.features], self.embed_dim), self.embed_dim)
         scores = np.einsum("ij,ij->i", features, self.encode_texts(texts))
         return [Caption(text, float(score)) for text, score in zip(texts, scores, strict=True)]
@@ -194,7 +215,8 @@ class Encoder:
             said = generate.decode(decoder, tokens, how)
             wholes = [[[*row, words.end_token_id]] for row in said]
             log_p = generate.score(decoder, tokens, [[how.start_token_id]] * len(said), wholes)
-            return [Answer(words.decode(row), math.exp(p)) for row, (p,) in zip(said, log_p, strict=True)]
+            rows = zip(said, log_p, strict=True)
+            return [Answer(words.decode(row), math.exp(p), math.exp(p)) for row, (p,) in rows]
 
         return self._asking(of, images, questions, questions)
 
@@ -211,8 +233,8 @@ class Encoder:
             out = []
             for row, of_one in zip(log_p, some, strict=True):
                 shares = torch.softmax(torch.tensor(row, dtype=torch.float64), 0).tolist()
-                ranked = sorted(zip(of_one, shares, strict=True), key=lambda pair: -pair[1])
-                out.append([Answer(text, share) for text, share in ranked])
+                made = [Answer(*one) for one in zip(of_one, shares, map(math.exp, row), strict=True)]
+                out.append(sorted(made, key=lambda one: -one.confidence))
             return out
 
         return self._asking(of, images, questions, choices)
@@ -268,15 +290,32 @@ class Encoder:
             rows: NDArray[np.float32] = self._model.encode_text(tokens).features.cpu().numpy()
             return shortened(rows, self.embed_dim)
 
-    def _decode(self, pictures: Encoded, style: str, beams: int | None) -> list[str]:
-        words, decoder, config = self._captioner, self._model.decoder, self._model.config.multimodal_cfg
-        assert words is not None and decoder is not None and config is not None
-        how = self._decoding(
-            words,
-            start=words.style_token_id(style),
-            beams=config.beams if beams is None else beams,
+    def decoding(self, style: str, how: CaptionDecoding = USUAL) -> generate.Decoding:
+        """How captions of that style are decoded. ValueError for wishes that do not go together."""
+        words, config = self._captioner, self._model.config.multimodal_cfg
+        assert words is not None and config is not None
+        most, beams = words.context_length - 1, how.beams
+        if how.max_length is not None and not how.min_length < how.max_length <= most:
+            raise ValueError(
+                f"max_length must be above min_length {how.min_length} and at most {most}, got {how.max_length}"
+            )
+        if beams is None:
+            beams = 1 if how.temperature > 0 else config.beams
+        return replace(
+            self._decoding(words, start=words.style_token_id(style), beams=beams),
+            temperature=how.temperature,
+            top_p=how.top_p,
+            repetition_penalty=how.repetition_penalty,
+            min_length=how.min_length,
+            max_length=(most if how.max_length is None else how.max_length) + 1,  # the start token counts
+            seed=how.seed,
             early_stopping=bool(config.choice_weight),  # few of what is finished later would be chosen
         )
+
+    def _decode(self, pictures: Encoded, style: str, asked: CaptionDecoding) -> list[str]:
+        words, decoder, config = self._captioner, self._model.decoder, self._model.config.multimodal_cfg
+        assert words is not None and decoder is not None and config is not None
+        how = self.decoding(style, asked)
 
         def part(start: int) -> list[str]:
             features, tokens = (rows[start : start + CAPTION_BATCH] for rows in pictures)
@@ -309,9 +348,7 @@ class Encoder:
         return [of_one[int(part.argmax())][0] for of_one, part in zip(said, parts, strict=True)]
 
     @staticmethod
-    def _decoding(
-        words: BytePair | ClipTokenizer, *, start: int, beams: int, early_stopping: bool = False
-    ) -> generate.Decoding:
+    def _decoding(words: BytePair | ClipTokenizer, *, start: int, beams: int) -> generate.Decoding:
         return generate.Decoding(
             start_token_id=start,
             end_token_id=words.end_token_id,
@@ -319,7 +356,6 @@ class Encoder:
             never=tuple(words.start_token_ids),
             beams=beams,
             max_length=words.context_length,
-            early_stopping=early_stopping,
         )
 
 

@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from string import Formatter
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +23,7 @@ from textmm.calibration import (
 from textmm.caption_metrics import bleu_counts, bleu_of, cider_ds, rouge_ls
 from textmm.classified import Classified
 from textmm.classify import label_vectors, probabilities
-from textmm.encoder import Encoder
+from textmm.encoder import CaptionDecoding, Encoder
 from textmm.figures import Confusion, Evaluation, Figures, Miss, Misses, RecallCurve, Reliability, measured
 from textmm.metrics import (
     confusion_matrix,
@@ -31,7 +32,7 @@ from textmm.metrics import (
     precisions_at_k,
 )
 from textmm.misses import WORST, fewest_right, last_ranked, surest_mistakes
-from textmm.sources import Item, read_bytes
+from textmm.sources import Item, one_per_picture, read_bytes
 from textmm.tokenizers import is_latin
 from textmm.transforms import ImageTooLarge, ImageUnreadable, decode_image
 from textmm.wording import named_in, read_translations, style_in
@@ -61,10 +62,11 @@ class DataSet:
         return self._vectors[encoder.model_id]
 
 
-def read_data(encoder: Encoder, items: Iterable[Item]) -> DataSet:
-    """Decode everything. A picture that cannot be read is a ValueError: figures are over all or none."""
+def read_data(encoder: Encoder, items: Iterable[Item], *, text_column: str = "") -> DataSet:
+    """Decode everything, each picture once (see `one_per_picture`). A picture that cannot be read is a ValueError:
+    figures are over all or none."""
     kept, images = [], []
-    for item in items:
+    for item in one_per_picture(items, text_column):
         try:
             if item.problem is not None:
                 raise ValueError(item.problem)
@@ -132,7 +134,13 @@ def attribute_retrieval(
     """Queries made from attributes, "{base_colour} {article_type}": precision@10 over those with enough
     pictures. A picture is right when it agrees in the attributes `match`; in all of the template's by default.
     """
-    names = re.findall(r"{(\w+)}", template)
+    names = _fields(template)
+    for name in names:
+        if not any(name in item.attributes for item in data.items):
+            there = sorted({name for item in data.items for name in item.attributes})
+            raise ValueError(
+                f"no picture has the attribute {name!r} of {template!r}; there are: {', '.join(there) or 'none'}"
+            )
     if unknown := [name for name in match if name not in names]:
         raise ValueError(f"{', '.join(unknown)} to match by is not in the template {template!r}")
     said = [_filled(template, item) for item in data.items]
@@ -266,7 +274,8 @@ def captions(encoder: Encoder, data: DataSet, style: str, *, beams: int | None =
 
     In resamples n-grams weigh what they weigh over all the pictures.
     """
-    made = [c.text for c in encoder.caption_images(data.images, style=style, beams=beams)]
+    how = CaptionDecoding(beams=beams)
+    made = [c.text for c in encoder.caption_images(data.images, style=style, how=how)]
     counts = {"images": len(made)}
     if style == ATTRIBUTES:
         return _attribute_captions(data, made, counts, {})
@@ -297,6 +306,7 @@ def load_translations(path: str | None) -> dict[str, list[str]]:
 
 
 ATTRIBUTES = "attributes"
+NAMED = ("article_type", "base_colour")
 
 
 def _attribute_captions(
@@ -304,7 +314,11 @@ def _attribute_captions(
 ) -> Evaluation:
     figures: Figures = {}
     wrong: list[Miss] = []
-    for name in ("article_type", "base_colour"):
+    if not any(name in item.attributes for item in data.items for name in NAMED):
+        raise ValueError(f"no picture has {' or '.join(NAMED)}, which captions in style {ATTRIBUTES} name")
+    for name in NAMED:
+        if not any(name in item.attributes for item in data.items):
+            continue
         truth = [_in_language(item.attributes.get(name), words) for item in data.items]
         at, named = _named_rightly(made, truth)
         figures[f"names_{name}"] = mean_of(named), len(named)
@@ -339,10 +353,21 @@ def _named_rightly(
 
 def _filled(template: str, item: Item) -> Values | None:
     """The attribute values that a template asks of an item, or None when one is missing."""
-    names = re.findall(r"{(\w+)}", template)
+    names = _fields(template)
     if not all(name in item.attributes for name in names):
         return None
     return tuple((name, str(item.attributes[name])) for name in names)
+
+
+def _fields(template: str) -> list[str]:
+    """The attributes that a template names. ValueError for one that names none, or cannot be read."""
+    try:
+        names = [name for _, name, _, _ in Formatter().parse(template) if name is not None]
+    except ValueError as error:
+        raise ValueError(f"{template!r} cannot be read as a template: {error}") from error
+    if not names or "" in names:
+        raise ValueError(f'{template!r} names no attribute: write them in braces, "{{colour}} {{kind}}"')
+    return names
 
 
 def _agree(one: Values, other: Values, match: tuple[str, ...]) -> bool:
@@ -351,7 +376,9 @@ def _agree(one: Values, other: Values, match: tuple[str, ...]) -> bool:
 
 def _in_words(template: str, values: Mapping[str, str], translations: Mapping[str, list[str]]) -> str:
     words = {name: _translated(value, translations) for name, value in values.items()}
-    said = template.format(**words)
+    said = "".join(
+        before + ("" if name is None else words[name]) for before, name, _, _ in Formatter().parse(template)
+    )
     return said if is_latin(said) else said.replace(" ", "")
 
 

@@ -15,6 +15,8 @@ from textmm.draft import Decoder, Draft
 NEVER = float("-inf")
 SCORED_AT_ONCE = 512
 """Words whose logits are held in memory at a time when answers are scored."""
+SEEN_AT_ONCE = 512
+"""Words of a picture's answers that are read together, padding among them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +45,7 @@ class Decoding:
     early_stopping: bool = False
     """A search by beams ends with as many finished beams as it has beams, though an open one might still beat them."""
     seed: int = 0
-    """Of the draws. Those of picture i in a batch depend on the seed and on i alone."""
+    """Of the draws, the same for every picture: what is drawn for one does not depend on its batch."""
 
     def __post_init__(self) -> None:
         if self.beams < 1:
@@ -97,8 +99,8 @@ def decode(
 
 @torch.inference_mode()
 def candidates(decoder: Decoder, image_tokens: Tensor, decoding: Decoding) -> list[list[Candidate]]:
-    """What a beam search finished for each picture [B, N, D], the best first, `beams` at most, or its best open
-    beam where none is finished; the first is what `decode` gives. ValueError for a decoding without beams.
+    """What a beam search finished for each picture [B, N, D], the best first, `beams` at most; beams that have no room
+    to go on count as finished. The first is what `decode` gives. ValueError for a decoding without beams.
     """
     if decoding.beams < 2:
         raise ValueError(
@@ -138,8 +140,13 @@ def score(
     longest = max((len(answer) for of_one in answers for answer in of_one), default=0)
     if not longest:
         return [[] for _ in answers]
-    draft = Draft(decoder, image_tokens, prompts, decoder.context_length)
     most, device = max(map(len, answers)), image_tokens.device
+    some = max(1, SEEN_AT_ONCE // longest)
+    if most > some:  # each word of all answers has a place in a mask over all of them
+        starts = range(0, most, some)
+        found = [score(decoder, image_tokens, prompts, [a[i : i + some] for a in answers]) for i in starts]
+        return [[p for part in found for p in part[row]] for row in range(len(answers))]
+    draft = Draft(decoder, image_tokens, prompts, decoder.context_length)
     words = torch.full((len(answers), most, longest), -1)  # [B, A, T]
     for row, of_one in enumerate(answers):
         for at, answer in enumerate(of_one):
@@ -189,12 +196,12 @@ def _word_by_word(draft: Draft, decoding: Decoding) -> list[list[int]]:
     out: list[list[int]] = [[] for _ in draft.pictures]
     logits = draft.decoder.logits(draft.last).float()  # [B, V]
     words = logits.new_empty(len(out), 0, dtype=torch.int64)  # [B, T]
-    draws = uniform_draws(decoding.seed, len(out), int(draft.room.max())).to(logits.device)
+    draws = uniform_draws(decoding.seed, draft.decoder.context_length).to(logits.device)
     count = 0
     while True:
         _allow(_penalise(logits, words, decoding), count, decoding)
         if decoding.temperature > 0:
-            word = _sample(logits / decoding.temperature, decoding.top_p, draws[draft.pictures, count])
+            word = _sample(logits / decoding.temperature, decoding.top_p, draws[count].expand(len(logits)))
         else:
             word = logits.argmax(1)
         words = torch.cat([words, word[:, None]], dim=1)
@@ -211,10 +218,9 @@ def _word_by_word(draft: Draft, decoding: Decoding) -> list[list[int]]:
         logits = draft.grow(words[:, -1:], count - 1)[:, 0]
 
 
-def uniform_draws(seed: int, pictures: int, length: int) -> Tensor:
-    """What sampling takes for picture i and its word t: float64 [pictures, length], each row of its own generator."""
-    generators = [torch.Generator().manual_seed(seed * 1_000_003 + picture) for picture in range(pictures)]
-    return torch.stack([torch.rand(length, generator=g, dtype=torch.float64) for g in generators])
+def uniform_draws(seed: int, length: int) -> Tensor:
+    """What sampling takes for word t of any picture: float64 [length]."""
+    return torch.rand(length, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def _sample(logits: Tensor, top_p: float, draws: Tensor) -> Tensor:
@@ -239,9 +245,11 @@ def _by_beams(draft: Draft, decoding: Decoding) -> list[list[Candidate]]:
         words = torch.cat([own, word[:, :, None]], dim=2)
         count += 1
         scores = search.take(draft.pictures, words, scores)
-        done = search.settled(draft.pictures, scores, draft.room) | (draft.room == count)
+        settled, full = search.settled(draft.pictures, scores, draft.room), draft.room == count
+        done = settled | full
         if bool(done.any()):
-            search.close(draft.pictures[done], words[done], scores[done])
+            cut = full & ~settled
+            search.close(draft.pictures[cut], words[cut], scores[cut])
             rows = (~done).nonzero()[:, 0]
             if not len(rows):
                 return search.found
@@ -306,12 +314,14 @@ class _Finished:
         return done
 
     def close(self, pictures: Tensor, words: Tensor, scores: Tensor) -> None:
-        """Pictures [n] that grow no more; one without a finished beam gets its best open one, of [n, K, T]."""
-        best, at = (scores / self._length(words)).max(1)
-        longest = words[torch.arange(len(words), device=words.device), at].tolist()
-        for picture, ids, score in zip(pictures.tolist(), longest, best.tolist(), strict=True):
-            if not self.found[picture]:
-                self.found[picture] = [Candidate(ids, score)]
+        """Pictures [n] that have no room to grow: their open beams [n, K, T] count as finished ones."""
+        rows = zip(pictures.tolist(), words.tolist(), (scores / self._length(words)).tolist(), strict=True)
+        for picture, beams, totals in rows:
+            pairs = zip(beams, totals, strict=True)
+            found = self.found[picture]
+            found += [Candidate(ids, total) for ids, total in pairs if total > NEVER]
+            found.sort(key=lambda one: -one.score)
+            del found[self._decoding.beams :]
 
     def _length(self, words: Tensor) -> float:
         """What log probabilities of beams [.., T] are divided by."""

@@ -42,4 +42,6 @@ class MeanWeights:
 
     def load(self, state: Mapping[str, Any]) -> None:
         if state:
-            self._sums, self._count = dict(state["sums"]), int(state["count"])
+            saved = state["sums"]  # read on the CPU, wherever the model learns
+            self._sums = {name: saved[name].to(sums.device) for name, sums in self._sums.items()}
+            self._count = int(state["count"])

@@ -159,7 +159,11 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             state = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, pickle.UnpicklingError, SafetensorError, EOFError) as error:
         raise ValueError(f"{path}: not weights that can be read as data: {type(error).__name__}") from error
-    state = state.get("state_dict", state)
+    state = state.get("state_dict", state) if isinstance(state, dict) else state
+    if not isinstance(state, dict):
+        raise ValueError(
+            f"{path}: holds a {type(state).__name__}, where weights are a mapping of names to tensors"
+        )
     return {key: tensor for key, tensor in state.items() if isinstance(tensor, Tensor)}
 
 

@@ -70,7 +70,10 @@ def load_module(
         text["hf_model_pretrained"] = False
         custom = True
     made = CoCa if custom and "multimodal_cfg" in fields else CustomTextCLIP if custom else CLIP
-    module = made(**fields)
+    try:
+        module = made(**fields)
+    except (RuntimeError, ImportError) as error:  # packages that only some towers need
+        raise ValueError(f"open_clip cannot build this model: {_first_line(error)}") from error
     try:
         load_checkpoint(module, str(weights))
     except (RuntimeError, KeyError, pickle.UnpicklingError, SafetensorError) as error:

@@ -9,7 +9,7 @@ would have had.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import islice, pairwise
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from textmm.drawings import draw_catalogue
 from textmm.duplicates import same_pictures
 from textmm.phrases import CaptionPhrase, Phrases, Sayer, say
 from textmm.questions import Question, Questions
-from textmm.sources import Item, SourceError, read_bytes, read_source
+from textmm.sources import Item, SourceError, listed, one_per_picture, read_bytes, read_source
 from textmm.transforms import decode_image
 from textmm.wording import read_translations
 
@@ -173,8 +173,11 @@ class Pairs:
                 self._asked[i] = [(texts.add(q.text), q.answer) for q in drawn]
         self._check_questions()
         self.texts = texts.texts
-        first = {text: i for i, text in reversed(list(enumerate(self.texts)))}
-        self._wording = np.array([first[text] for text in self.texts], dtype=np.int64)
+        same = [
+            " ".join(text.casefold().split()) for text in self.texts
+        ]  # "Red dress" is no negative of "red dress"
+        first = {text: i for i, text in reversed(list(enumerate(same)))}
+        self._wording = np.array([first[text] for text in same], dtype=np.int64)
         self._says, self._has = _codes(texts.says, self.items)
         self._apart = np.concatenate(
             [np.full(len(span), s.apart) for s, span in zip(sources, self.ranges, strict=True)]
@@ -332,7 +335,7 @@ class _Captions:
 
 
 def _items(source: PairSource, data: Path, drawings: Path, seed: int) -> list[Item]:
-    """Readable items. With a column of words, each picture once, with the words of all its rows."""
+    """Readable items, as `one_per_picture` joins them."""
     if source.source.startswith(DRAWN):
         count = int(source.source.removeprefix(DRAWN))
         folder = drawings / f"drawn-{seed}-{count}"
@@ -340,23 +343,14 @@ def _items(source: PairSource, data: Path, drawings: Path, seed: int) -> list[It
         path = str(table if table.exists() else draw_catalogue(folder, count, seed=seed))
     else:
         path = str(data / source.source)
-    items = [item for item in read_source(path) if item.problem is None]
-    return _by_picture(items, source.text_column) if source.text_column else items
-
-
-def _by_picture(items: Sequence[Item], column: str) -> list[Item]:
-    out: dict[str, Item] = {}
-    for item in items:
-        said = item.attributes.get(column)
-        first = out.get(item.locator, item)
-        out[item.locator] = first if said is None else replace(first, captions=(*first.captions, str(said)))
-    return list(out.values())
+    items = (item for item in read_source(path) if item.problem is None)
+    return one_per_picture(items, source.text_column)
 
 
 def _asked_in(source: PairSource, item: Item, texts: _Texts) -> list[tuple[int, str]]:
-    """The question of a row and its answer; none where one of both is missing."""
-    question, answer = (item.attributes.get(c) for c in (source.question_column, source.answer_column))
-    return [] if question is None or answer is None else [(texts.add(str(question)), str(answer))]
+    """The question of a row with each of its answers; none where one of both is missing."""
+    question, answers = item.attributes.get(source.question_column), listed(item, source.answer_column)
+    return [] if question is None else [(texts.add(str(question)), answer) for answer in answers]
 
 
 def _questions_about(item: Item, maker: Questions, rng: np.random.Generator) -> list[Question]:

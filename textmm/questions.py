@@ -7,6 +7,7 @@ import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from textmm.wording import read_translations
 
 Phrasings = Mapping[str, Sequence[Sequence[str]]]
 """Language -> ways to ask, each with its variants."""
+USUAL = "questions.toml"
+"""Those of training, in textmm/recipes."""
 THINGS = "things"
 WHETHER_SHARE = 0.5
 """Of the questions; half of those have yes for an answer."""
@@ -50,6 +53,25 @@ class Thing:
     names: Mapping[str, str]
     """By language"""
     words: frozenset[str]
+
+
+@cache
+def _spoken(language: str) -> Mapping[str, str]:
+    """Answers in another language -> in this one: yes and no, what sentences name, the values of attributes."""
+    data, table = _read(USUAL), read_translations("zh.csv")
+    pairs = [(data[key]["en"], data[key]["zh"]) for key in ("yes", "no")]
+    pairs += [(en, zh) for en, _, zh in (name.partition("|") for name in data[THINGS]["words"])]
+    if language == "zh":
+        return dict(pairs) | {value: words[0] for value, words in table.items()}
+    return {word: value for value, words in reversed(table.items()) for word in words} | {
+        zh: en for en, zh in pairs
+    }
+
+
+def answer_in(answer: str, language: str) -> str:
+    """The answer in English or Chinese, thing by thing; what no table has stays as it is."""
+    spoken = _spoken(language)
+    return ", ".join(spoken.get(one.lower(), one) for one in answer.split(", "))
 
 
 class Questions:
@@ -161,6 +183,8 @@ def _check(data: Mapping[str, Any], path: str) -> None:
         tables += [(f"about {number}: {key}", about.get(key)) for key in ("ask", "whether")]
     if THINGS in data:
         tables += [(f"{THINGS}: {key}", data[THINGS].get(key)) for key in ("ask", "whether")]
+        if not data[THINGS].get("words"):
+            raise ValueError(f'{path}: {THINGS}: words is missing: name|name in Chinese = "words for it"')
     languages = data.get("yes", {})
     for name, table in tables:
         lacks = [language for language in languages if language not in (table or {})]

@@ -97,6 +97,8 @@ def joined(device: str) -> Iterator[Ranks]:
 
     They talk by NCCL when `device` is `cuda`, a device each, else by gloo.
     """
+    if torch.device(device).type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"--device {device}: PyTorch sees no CUDA device here")
     if "WORLD_SIZE" not in os.environ:
         yield Ranks(device=torch.device(device))
         return

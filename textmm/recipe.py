@@ -12,6 +12,14 @@ from textmm.config import from_mapping
 from textmm.pairs import PairSource
 from textmm.phrases import CaptionPhrase, Phrases
 
+FED_BY = {
+    "contrastive_loss_weight": "share",
+    "caption_loss_weight": "caption_share",
+    "question_loss_weight": "question_share",
+    "reward_weight": "caption_share",
+}
+"""Weight of a stage -> what a source at least must give a part of it for."""
+RECALL = "recall@10"
 LEFT_OUT = 0.2
 """Share of the features that is left out unless a stage says otherwise."""
 
@@ -22,7 +30,7 @@ class Validation:
 
     source: str
     """What read_source takes, below the data folder."""
-    metric: str = "recall@10"
+    metric: str = RECALL
     """`recall@10`: text to picture and picture to text, mean of both. `loss`: that of the stage."""
     every: int = 50
     """Steps between two looks."""
@@ -31,10 +39,13 @@ class Validation:
     style: str = "photo"
     """Caption style of the source's texts, for the loss of captions."""
     question_column: str = ""
-    """As a source's, for the loss of questions."""
+    answer_column: str = "answer"
+    text_column: str = ""
+    phrase_share: float = 0.0
+    """These four as a source's."""
 
     def __post_init__(self) -> None:
-        if self.metric not in ("recall@10", "loss"):
+        if self.metric not in (RECALL, "loss"):
             raise ValueError(f"validate.metric must be recall@10 or loss, got {self.metric!r}")
         if self.every < 1 or self.patience < 1:
             raise ValueError("validate.every and validate.patience must be at least 1")
@@ -102,7 +113,7 @@ class Stage:
         )
         if not any(weights):
             raise ValueError(f"stage {self.name}: all its loss weights are 0: it would learn nothing")
-        if self.validate and self.validate.metric == "recall@10" and not self.contrastive_loss_weight:
+        if self.validate and self.validate.metric == RECALL and not self.contrastive_loss_weight:
             raise ValueError(
                 f'stage {self.name} does not train what recall@10 measures: validate.metric = "loss"'
             )
@@ -133,11 +144,9 @@ class TrainConfig:
                 f"go on from; got model = {self.model!r}, start = {self.start!r}"
             )
         for stage in self.stages:
-            if stage.question_loss_weight and not any(source.question_share for source in self.sources):
-                raise ValueError(
-                    f"stage {stage.name} has a question_loss_weight, and no source a question_share"
-                )
-
+            for weight, share in FED_BY.items():
+                if getattr(stage, weight) and not any(getattr(source, share) for source in self.sources):
+                    raise ValueError(f"stage {stage.name} has a {weight}, and no source a {share}")
             self._check_sources(stage)
 
     def _check_sources(self, stage: Stage) -> None:

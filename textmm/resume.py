@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from torch import Tensor
 from textmm.checkpoint import load_training, save_training, trained_state
 from textmm.mean_weights import MeanWeights
 from textmm.model import TextMultiModalModel
-from textmm.recipe import Stage
+from textmm.recipe import Stage, TrainConfig
 
 STATE, BEST = "training.pt", "best.pt"
 
@@ -41,9 +42,12 @@ def save(
     unlocked: Collection[str],
     optimizer: torch.optim.Optimizer,
     mean: MeanWeights,
+    config: TrainConfig,
 ) -> None:
     """Write training.pt whole."""
     state: dict[str, object] = {
+        "begins": _beginning(config),
+        "stages": _lengths(config),
         "stage": at.stage,
         "step": at.step,
         "best": at.best,
@@ -68,6 +72,39 @@ def kept(out: Path, names: Sequence[str]) -> str:
     return f"{out} keeps the weights of stage {names[stage] if step else names[stage - 1]}, " + (
         f"step {step}" if step else "its end"
     )
+
+
+def check(out: Path, config: TrainConfig) -> None:
+    """ValueError when what `out` keeps is of another recipe. How a stage learns may change on the way, and stages may
+    be added: what a run begins with may not, nor what is done already."""
+    if not saved(out):
+        return
+    state = load_training(out / STATE)
+    if "begins" not in state:  # written before this was noted
+        return
+    elsewhere = f"give --out another folder; start = {str(out)!r} there goes on from what this one holds"
+    if state["begins"] != _beginning(config):
+        raise ValueError(
+            f"{out} holds a run of another recipe (model, start, seed, sources, phrases or questions): {elsewhere}"
+        )
+    stage, step = cast(int, state["stage"]), cast(int, state["step"])
+    before, now = cast(list[list[object]], state["stages"]), _lengths(config)
+    for number in range(stage + bool(step)):
+        name, steps = before[number]
+        fits = number < len(now) and now[number][0] == name
+        if not fits or (now[number][1] != steps if number < stage else cast(int, now[number][1]) < step):
+            raise ValueError(
+                f"{out} has done stage {name} with {steps} steps, the recipe says otherwise: {elsewhere}"
+            )
+
+
+def _beginning(config: TrainConfig) -> str:
+    said = (config.model, config.start, config.seed, config.sources, config.phrases, config.questions)
+    return hashlib.sha256(repr(said).encode()).hexdigest()
+
+
+def _lengths(config: TrainConfig) -> list[list[object]]:
+    return [[stage.name, stage.steps] for stage in config.stages]
 
 
 def load(out: Path, model: TextMultiModalModel) -> tuple[Position, dict[str, object] | None]:

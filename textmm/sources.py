@@ -11,7 +11,7 @@ import os
 import re
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +63,28 @@ def read_source(source: str) -> Iterator[Item]:
         raise SourceError(f"{source}: there is no such folder or file, and nothing matches it as a pattern")
     for one in paths:
         yield from _file(one)
+
+
+def listed(item: Item, column: str) -> tuple[str, ...]:
+    """The values of an attribute that may be one or many; none where it is missing."""
+    value = item.attributes.get(column, [])
+    return tuple(dict.fromkeys(map(str, value if isinstance(value, list) else [value])))
+
+
+def one_per_picture(items: Iterable[Item], column: str = "") -> list[Item]:
+    """Each picture once, with the texts of all its rows: tables of captions and of clicks have one row a text. Rows
+    that differ in an attribute stay apart (a question each), and those without texts; but with `column`, whose words
+    are texts too, they join by the picture alone.
+    """
+    out: dict[tuple[str, str], Item] = {}
+    for item in items:
+        apart = "" if column else repr(sorted(item.attributes.items())) if item.texts else item.key
+        first = out.setdefault((item.locator, apart), item)
+        said = item.attributes.get(column)
+        more = (*(item.texts if first is not item else ()), *(() if said is None else (str(said),)))
+        if more:
+            out[item.locator, apart] = replace(first, captions=(*first.captions, *more))
+    return list(out.values())
 
 
 def read_bytes(locator: str) -> bytes:

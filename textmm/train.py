@@ -92,6 +92,7 @@ def train(
             questions=config.questions,
         )
         watched = _read_watched(config, data, out)
+    resume.check(out, config)
     begun = begin(config, pairs, trunks, out)
     begun.model.to(ranks.device)
     at, state = resume.load(out, begun.model)
@@ -106,7 +107,7 @@ def train(
             for what, done, of in fill_caches(config, number, begun, sets, out):
                 yield Progress(what, done, of)
                 if stop():
-                    raise TrainingStopped(f"stopped at {what}, {done} of {of}")
+                    raise TrainingStopped(f"stopped at {what}, {done} of {of}, which begin again")
         if number == 0 and begun.fresh_heads:
             fit_heads(begun, pairs, config, out)
         run = _Run(config, begun, pairs, inputs_of(config, number, begun, pairs, out, ranks), ranks, out)
@@ -248,7 +249,7 @@ class _Run:
             if over or not stage.validate:
                 self.write_checkpoint(unlocked)
             where = Position(at.stage + 1) if over else at
-            resume.save(self.out, where, self.begun.model, unlocked, optimizer, mean)
+            resume.save(self.out, where, self.begun.model, unlocked, optimizer, mean, self.config)
 
     def write_checkpoint(self, unlocked: frozenset[str]) -> None:
         begun, half = self.begun, self.config.half
@@ -438,6 +439,7 @@ def _read_watched(config: TrainConfig, data: Path, out: Path) -> dict[int, Pairs
             drawings=out / "cache",
             seed=config.seed,
             questions=config.questions,
+            phrases=config.phrases,
         )
         for number, stage in enumerate(config.stages)
         if stage.validate

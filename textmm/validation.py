@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,9 @@ import torch
 from textmm.metrics import recall_at_k
 from textmm.model import TextMultiModalModel
 from textmm.pairs import Ints, Pairs, PairSource
-from textmm.recipe import Stage, Validation
+from textmm.phrases import Phrases
+from textmm.recipe import RECALL, Stage, Validation
+from textmm.sources import SourceError
 from textmm.trunk_cache import TrunkInputs
 
 MOST = 2000
@@ -21,7 +24,14 @@ CHUNK = 64
 
 
 def read_pairs(
-    validation: Validation, stage: Stage, *, data: Path, drawings: Path, seed: int, questions: str = ""
+    validation: Validation,
+    stage: Stage,
+    *,
+    data: Path,
+    drawings: Path,
+    seed: int,
+    questions: str = "",
+    phrases: Sequence[Phrases] = (),
 ) -> Pairs:
     """Pictures, texts and questions of the validation source. Raises SourceError."""
     source = PairSource(
@@ -30,10 +40,18 @@ def read_pairs(
         caption_share=1.0 if stage.caption_loss_weight else 0.0,
         question_share=1.0 if stage.question_loss_weight else 0.0,
         question_column=validation.question_column,
+        answer_column=validation.answer_column,
+        text_column=validation.text_column,
+        phrase_share=validation.phrase_share,
         views=1,
         style=validation.style,
     )
-    return Pairs((source,), (), data=data, drawings=drawings, seed=seed, questions=questions)
+    pairs = Pairs((source,), phrases, data=data, drawings=drawings, seed=seed, questions=questions)
+    if validation.metric == RECALL and not any(item.texts for item in pairs.items):
+        raise SourceError(
+            f'{validation.source}: its pictures have no texts, which recall@10 asks with: validate.metric = "loss"'
+        )
+    return pairs
 
 
 @torch.no_grad()
@@ -57,6 +75,8 @@ def recall_at_10(model: TextMultiModalModel, inputs: TrunkInputs, pairs: Pairs) 
     )
     texts = torch.cat([model.text.project(inputs.texts(c)) for c in _chunks(text_ids)])
     scores = (texts @ pictures.T).cpu().numpy()  # [m, n]
+    if not np.isfinite(scores).all():
+        raise FloatingPointError("validation: vectors are no numbers any more")
     told = relevant.any(0)
     by_text = recall_at_k(scores, relevant, min(10, scores.shape[1]))
     by_picture = recall_at_k(scores.T[told], relevant.T[told], min(10, scores.shape[0]))

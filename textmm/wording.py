@@ -9,8 +9,10 @@ from importlib import resources
 from pathlib import Path
 
 
-def style_in(style: str, language: str) -> str:
-    """The name of a caption style in a language: English has the plain names."""
+def style_in(style: str | None, language: str) -> str:
+    """The name of a caption style in a language: English has the plain names. None: the usual one of that language,
+    which for photos speaks English alone."""
+    style = style or ("photo" if language == "en" else "attributes")
     return style if language == "en" else f"{style}_{language}"
 
 
@@ -20,8 +22,13 @@ def read_translations(name: str) -> dict[str, list[str]]:
     if not path.is_file():
         path = Path(str(resources.files("textmm"))) / "translations" / name
     out: dict[str, list[str]] = {}
-    with path.open(encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file):
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        rows = csv.DictReader(file)
+        if missing := {"value", "translation"}.difference(rows.fieldnames or ()):
+            raise ValueError(
+                f"{path}: a table of words needs the columns value, translation; it lacks {missing.pop()}"
+            )
+        for row in rows:
             out.setdefault(row["value"].lower(), []).append(row["translation"])
     return out
 

@@ -57,10 +57,16 @@ def _checked(context: click.Context, option: click.Parameter, templates: tuple[s
     multiple=True,
     help="retrieval --text: the attributes that make a picture right.  [default: all]",
 )
+@click.option(
+    "--text-column",
+    default="",
+    metavar="NAME",
+    help="retrieval: a column whose words are texts too: `query` in a table of clicks.",
+)
 @click.option("--style", default="photo", show_default=True, help="caption: photo, title or attributes.")
 @click.option(
     "--beams",
-    type=int,
+    type=click.IntRange(1, 64),
     default=None,
     metavar="N",
     help="caption: captions looked at side by side.  [default: the model's]",
@@ -110,6 +116,7 @@ def evaluate(
     templates: tuple[str, ...],
     template: str | None,
     match: tuple[str, ...],
+    text_column: str,
     style: str,
     beams: int | None,
     dimensions: int | None,
@@ -139,13 +146,15 @@ def evaluate(
             "questions": (questions is not None, ("ask",)),
             "beams": (beams is not None, ("caption",)),
             "language": (language != "en", ("ask", "caption")),
+            "text-column": (bool(text_column), ("retrieval",)),
             "dimensions": (dimensions is not None, ("retrieval", "classify")),
         },
     )
     _check_places(json_file, pictures)
     encoder = load_encoder(replace(config, model=replace(config.model, name=model)))
     encoder = encoder.shortened(encoder.embed_dim if dimensions is None else dimensions)
-    data = ev.read_data(encoder, (item for source in data_sources for item in read_source(source)))
+    items = (item for source in data_sources for item in read_source(source))
+    data = ev.read_data(encoder, items, text_column=text_column)
     translations = ev.load_translations(translate)
     if task == "classify":
         said = templates or calibration.TEMPLATES
@@ -189,10 +198,11 @@ def _show(
 
 
 def _asked(encoder: Encoder, data: DataSet, file: str | None, language: str) -> Evaluation:
-    from textmm.answers import QUESTIONS, ask, questions_about
+    from textmm.answers import ask, questions_about
+    from textmm.questions import USUAL
 
     try:
-        asked = questions_about(data, file or QUESTIONS, language=language)
+        asked = questions_about(data, file or USUAL, language=language)
         return ask(lambda images, texts: [a.text for a in encoder.answer(images, texts)], data, asked)
     except (ValueError, OSError) as error:
         raise click.UsageError(str(error)) from error
@@ -296,7 +306,7 @@ def calibrate(
     """
     from textmm import calibration, checkpoint, open_clip_models
     from textmm import evaluate as ev
-    from textmm.answers import least_told, questions_about
+    from textmm.answers import least_of_choices, least_told, questions_about
     from textmm.sources import read_source
 
     published = open_clip_models.find(model, config.models)
@@ -317,16 +327,22 @@ def calibrate(
     )
     if encoder.asks:
         asked = questions_about(data)
-        fitted = replace(
-            fitted, answer_at_least=least_told(encoder, data, asked, precision) if asked else 1.0
-        )
+        before = encoder.calibration
+        told, chosen = before.answer_at_least, before.choices_at_least
+        if asked:
+            told = least_told(encoder, data, asked, precision)
+            chosen = least_of_choices(encoder, data, asked, told, precision)
+        fitted = replace(fitted, answer_at_least=told, choices_at_least=chosen)
     checkpoint.write_atomically(path, lambda file: file.write_text(calibration.to_json(fitted), "utf-8"))
     click.echo(f"temperature {fitted.temperature:.4f}, {fitted.fitted_on}: {path}")
     for name in names:
         one = fitted.attributes[name]
-        told = f"told from probability {one.at_least} on"
+        how = f"told from probability {one.at_least} on"
         if one.at_least is None:
-            told = "told only where captions say the same"
-        click.echo(f"  {name}: {len(one.values)} values, temperature {one.temperature:.4f}, {told}")
+            how = "told only where captions say the same"
+        click.echo(f"  {name}: {len(one.values)} values, temperature {one.temperature:.4f}, {how}")
     if encoder.asks:
-        click.echo(f"  answers to questions: told from probability {fitted.answer_at_least} on")
+        click.echo(
+            f"  answers to questions: told from probability {fitted.answer_at_least} on, given choices where all of "
+            f"them have {fitted.choices_at_least}"
+        )

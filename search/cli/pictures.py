@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -22,9 +22,14 @@ IMAGES = click.argument(
 )
 STYLE = click.option(
     "--style",
-    default="photo",
-    show_default=True,
-    help="photo, for everyday photos; title or attributes, for products.",
+    default=None,
+    help="photo, for everyday photos; title or attributes, for products.  [default: photo; attributes in zh]",
+)
+MODEL = click.option(
+    "--model",
+    default="",
+    metavar="NAME",
+    help="As `textmm evaluate` takes it.  [default: that of the settings]",
 )
 LANGUAGE = click.option(
     "--language", type=click.Choice(["en", "zh"]), default="en", show_default=True, help="zh: attributes."
@@ -37,26 +42,50 @@ LANGUAGE = click.option(
 @LANGUAGE
 @click.option(
     "--beams",
-    type=int,
+    type=click.IntRange(1, 64),
     default=None,
     metavar="N",
     help="Captions looked at side by side: more are better and slower.  [default: the model's]",
 )
+@click.option(
+    "--temperature",
+    type=float,
+    default=0.0,
+    show_default=True,
+    help="Above 0, words are drawn: with one beam.",
+)
+@click.option(
+    "--top-p", type=float, default=1.0, show_default=True, help="Drawn are the likeliest words only."
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Of what is drawn.")
+@click.option(
+    "--repetition-penalty", type=float, default=1.0, show_default=True, help="Above 1, words come again less."
+)
+@click.option("--min-length", type=int, default=0, show_default=True, metavar="N", help="Tokens at least.")
+@click.option("--max-length", type=int, default=None, metavar="N", help="Tokens at most.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a picture.")
+@MODEL
 @command_options
 def caption(
-    images: tuple[Path, ...], style: str, language: str, beams: int | None, as_json: bool, config: Config
+    images: tuple[Path, ...],
+    style: str | None,
+    language: str,
+    as_json: bool,
+    model: str,
+    config: Config,
+    **decoding: Any,
 ) -> None:
     """Put pictures into words: a line each. Exit code 1: some could not be read."""
     import json
 
+    from textmm.encoder import CaptionDecoding
     from textmm.wording import style_in
 
-    encoder = load_encoder(config)
-    style = style_in(style, language)
+    encoder = load_encoder(config, model)
+    style, how = style_in(style, language), CaptionDecoding(**decoding)
     reading = _Reading(encoder, config)
     for paths, pictures in reading.batches(images):
-        for path, made in zip(paths, encoder.caption_images(pictures, style=style, beams=beams), strict=True):
+        for path, made in zip(paths, encoder.caption_images(pictures, style=style, how=how), strict=True):
             row = {"image": str(path), "caption": made.text, "score": round(made.score, 6), "generated": True}
             line = f"{path}\t{made.text}\t{made.score:.3f}"
             click.echo(json.dumps(row, ensure_ascii=False) if as_json else line)
@@ -80,6 +109,7 @@ def caption(
 )
 @click.option("-k", default=5, show_default=True, help="How many labels of each picture.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a picture.")
+@MODEL
 @command_options
 def classify(
     images: tuple[Path, ...],
@@ -88,6 +118,7 @@ def classify(
     templates: tuple[str, ...],
     k: int,
     as_json: bool,
+    model: str,
     config: Config,
 ) -> None:
     """How likely each of the labels is for each picture. Exit code 1: some could not be read."""
@@ -96,10 +127,12 @@ def classify(
 
     if (labels is None) == (labels_file is None):
         raise click.UsageError("give either --labels or --labels-file")
-    lines = (labels or "").split(",") if labels_file is None else labels_file.read_text("utf-8").splitlines()
+    lines = (
+        (labels or "").split(",") if labels_file is None else labels_file.read_text("utf-8-sig").splitlines()
+    )
     names = [line.strip() for line in lines if line.strip()]
     request = m.convert(m.ClassifyRequest, {"labels": names, "templates": list(templates), "k": k})
-    encoder = load_encoder(config)
+    encoder = load_encoder(config, model)
     check_labels(names, request.templates or encoder.calibration.templates)
     classifier = Classifier(encoder, encoder)
     reading = _Reading(encoder, config)
@@ -119,9 +152,21 @@ def classify(
 @click.argument("image", metavar="PICTURE", type=click.Path(dir_okay=False, path_type=Path))
 @click.argument("question")
 @click.option("--choices", default="", metavar="A,B,C", help="Answers to rank, with commas between them.")
+@click.option(
+    "--language", type=click.Choice(["en", "zh"]), help="Of the answer.  [default: that of the question]"
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@MODEL
 @command_options
-def ask(image: Path, question: str, choices: str, as_json: bool, config: Config) -> None:
+def ask(
+    image: Path,
+    question: str,
+    choices: str,
+    language: str | None,
+    as_json: bool,
+    model: str,
+    config: Config,
+) -> None:
     """Answer a QUESTION about a PICTURE, in English or Chinese; free, or the likeliest of given choices.
 
     Exit code 1: it does not know.
@@ -131,13 +176,12 @@ def ask(image: Path, question: str, choices: str, as_json: bool, config: Config)
     from search.ask import check_asks
 
     given = [choice.strip() for choice in choices.split(",") if choice.strip()]
-    request = m.convert(m.AskRequest, {"question": question, "choices": given})
-    encoder = load_encoder(config)
+    request = m.convert(m.AskRequest, {"question": question, "choices": given, "language": language})
+    encoder = load_encoder(config, model)
     check_asks(encoder, request)
     reading = _Reading(encoder, config)
     for _, pictures in reading.batches((image,)):
-        at_least = encoder.calibration.answer_at_least
-        (found,) = answered(encoder, pictures, request, at_least=at_least)
+        (found,) = answered(encoder, pictures, request, calibration=encoder.calibration)
         if as_json:
             click.echo(m.to_json({"image": str(image), "result": found, "model_id": encoder.model_id}))
         else:
@@ -157,9 +201,16 @@ def ask(image: Path, question: str, choices: str, as_json: bool, config: Config)
 @click.option("--html", "as_html", is_flag=True, help='<img src="KEY" alt="…"> lines instead of CSV.')
 @STYLE
 @LANGUAGE
+@MODEL
 @command_options
 def alt(
-    sources: tuple[str, ...], out: Path | None, as_html: bool, style: str, language: str, config: Config
+    sources: tuple[str, ...],
+    out: Path | None,
+    as_html: bool,
+    style: str | None,
+    language: str,
+    model: str,
+    config: Config,
 ) -> None:
     """Alt text for all pictures of SOURCES (what `textmm index` takes): CSV of key, alt, confidence.
 
@@ -170,7 +221,7 @@ def alt(
     from textmm.sources import read_source
     from textmm.wording import style_in
 
-    encoder = load_encoder(config)
+    encoder = load_encoder(config, model)
     style = style_in(style, language)
     if style not in encoder.styles:
         there = ", ".join(encoder.styles) or "none: this model does not caption"
@@ -205,8 +256,9 @@ def alt(
 @click.command()
 @IMAGES
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a picture.")
+@MODEL
 @command_options
-def copy(images: tuple[Path, ...], as_json: bool, config: Config) -> None:
+def copy(images: tuple[Path, ...], as_json: bool, model: str, config: Config) -> None:
     """Product copy of pictures: title, short description, attributes; all of it generated, a draft to check.
 
     Exit code 1: some could not be read.
@@ -215,7 +267,7 @@ def copy(images: tuple[Path, ...], as_json: bool, config: Config) -> None:
     from search.classify import Classifier
     from search.copywriting import Copywriter
 
-    encoder = load_encoder(config)
+    encoder = load_encoder(config, model)
     writer = Copywriter(encoder, encoder, Classifier(encoder, encoder))
     reading = _Reading(encoder, config)
     for paths, pictures in reading.batches(images):

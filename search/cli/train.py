@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -65,7 +68,7 @@ def train(recipe: Path, sources: Path, out: Path, device: str, config: Config) -
         steps = run(
             settings, data=sources, trunks=config.trunks, out=out, ranks=ranks, stop=lambda: bool(asked)
         )
-        _follow(steps, recipe, sources, out, first=ranks.rank == 0)
+        _follow(steps, out, first=ranks.rank == 0)
 
 
 def _train_generator(recipe: Path, sources: Path, out: Path, device: str, config: Config) -> None:
@@ -89,13 +92,13 @@ def _train_generator(recipe: Path, sources: Path, out: Path, device: str, config
             device=device,
             stop=lambda: bool(asked),
         )
-        _follow(steps, recipe, sources, out, first=True)
+        _follow(steps, out, first=True)
 
 
-def _follow(steps: Iterator[Progress], recipe: Path, sources: Path, out: Path, *, first: bool) -> None:
+def _follow(steps: Iterator[Progress], out: Path, *, first: bool) -> None:
     """Show what a run does until it is done, or saved because it was asked to stop. Of several processes the `first`
     one speaks."""
-    from textmm.train import TrainingStopped
+    from textmm.train import TrainingFailed, TrainingStopped
 
     bars = _Bars(quiet=not first)
     try:
@@ -105,10 +108,12 @@ def _follow(steps: Iterator[Progress], recipe: Path, sources: Path, out: Path, *
         if first:
             bars.close()
             _draw(out)
-            click.echo(
-                f"{stopped}; the same command goes on from there: {_command(recipe, sources, out)}", err=True
-            )
+            click.echo(f"{stopped}; the same command goes on from there: {_command()}", err=True)
         raise click.exceptions.Exit(130) from stopped
+    except TrainingFailed:
+        if first:
+            _draw(out)
+        raise
     finally:
         bars.close()
     if first:
@@ -193,5 +198,9 @@ def _draw(out: Path) -> None:
         click.echo("no curves.png: matplotlib is not installed (pip install matplotlib)", err=True)
 
 
-def _command(recipe: Path, sources: Path, out: Path) -> str:
-    return f"textmm train {recipe} --sources {sources} --out {out}"
+def _command() -> str:
+    """The command as it was given, to be given again."""
+    launched = "WORLD_SIZE" in os.environ
+    return shlex.join(
+        ["torchrun", "…", "-m", "search.cli.main", *sys.argv[1:]] if launched else ["textmm", *sys.argv[1:]]
+    ).replace("'…'", "…")

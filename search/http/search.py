@@ -37,6 +37,9 @@ def caption(engine: SearchEngine, message: m.CaptionRequest, image: bytes | None
     style = engine.captioner.style_in(message.style, message.language)
     if uploaded is not None:
         picture = engine.uploads.decode(engine.uploads.bytes_of(uploaded))
-        return m.CaptionResponse(engine.captioner.caption(picture, style), engine.encoder.model_id)
+        made = engine.captioner.caption(picture, style, message.decoding)
+        return m.CaptionResponse(made, engine.encoder.model_id)
+    if message.decoding is not None:
+        raise BadRequest("decoding goes with image: captions of stored pictures are remembered", "decoding")
     found = engine.catalogue.stored_caption(message.collection or "", message.image_key or "", style)
     return m.CaptionResponse(found, engine.encoder.model_id)

@@ -22,13 +22,33 @@ from search.messages.message import (
 from search.messages.searching import Caption
 
 
+class Decoding(Request, kw_only=True):
+    """How the words of a caption are found."""
+
+    beams: Annotated[int, Meta(ge=1, le=64)] | None = None
+    """captions looked at side by side; null: the model's, one where words are drawn"""
+    temperature: Annotated[float, Meta(ge=0, le=10)] = 0.0
+    """above 0: each word is drawn, from the softmax of logits over it"""
+    top_p: Annotated[float, Meta(gt=0, le=1)] = 1.0
+    """drawn are the likeliest words only that together are so probable"""
+    repetition_penalty: Annotated[float, Meta(ge=1, le=10)] = 1.0
+    """logits of words that came are divided by it"""
+    min_length: Annotated[int, Meta(ge=0, le=1000)] = 0
+    max_length: Annotated[int, Meta(ge=1, le=1000)] | None = None
+    """tokens at least and at most; null: as many as the model can"""
+    seed: Annotated[int, Meta(ge=0, le=2**63 - 1)] = 0
+    """of what is drawn: the same picture and seed, the same caption"""
+
+
 class CaptionRequest(Request, kw_only=True):
     image: str | None = None
     collection: Name | None = None
     image_key: Key | None = None
-    style: Style = "photo"
+    style: Style | None = None
+    """null: photo; where language is zh, attributes"""
     language: Language = "en"
     """zh: captions of attributes"""
+    decoding: Decoding | None = None
 
 
 class CaptionResponse(Response):
@@ -50,14 +70,28 @@ class PicturesRequest(Request, kw_only=True):
 
 
 class CaptionsRequest(PicturesRequest, kw_only=True):
-    style: Style = "photo"
+    style: Style | None = None
+    """null: photo; where language is zh, attributes"""
     language: Language = "en"
     """zh: captions of attributes"""
+    decoding: Decoding | None = None
 
 
 class CaptionsResponse(Response):
     captions: list[Caption]
     model_id: str
+
+
+class AltRequest(PicturesRequest, kw_only=True):
+    names: list[Annotated[str, Meta(min_length=1, max_length=1024, pattern=NO_NUL)]] = []
+    """what the pictures are called, in order: the key of a line of CSV, the src of <img>. Empty: image-1 … for uploads,
+    keys for stored ones"""
+    format: Literal["csv", "html"] = "csv"
+    """key, alt, confidence; or a line <img src="…" alt="…"> each"""
+    style: Style | None = None
+    """null: photo; where language is zh, attributes"""
+    language: Language = "en"
+    """zh: captions of attributes"""
 
 
 class ClassifyRequest(PicturesRequest, kw_only=True):
@@ -93,6 +127,8 @@ class ClassifyResponse(Response, kw_only=True):
 class AskRequest(PicturesRequest, kw_only=True):
     question: Annotated[str, Meta(min_length=1, max_length=500, pattern=NO_NUL)]
     """in English or Chinese"""
+    language: Language | None = None
+    """of the answer; null: the question's"""
     choices: Annotated[list[Label], Meta(max_length=100)] = []
     """two answers or more to rank; empty: the model answers freely"""
 

@@ -165,6 +165,7 @@ def beside(model: TextMultiModalModel, pictures: Tensor, peer: Peer, beams: int,
 def bundled(arguments: argparse.Namespace) -> Row:
     from search.cli.context import load_encoder
     from search.config import Config
+    from textmm.encoder import CaptionDecoding
     from textmm.sources import read_bytes, read_source
     from textmm.transforms import decode_image
 
@@ -173,11 +174,11 @@ def bundled(arguments: argparse.Namespace) -> Row:
     images = [encoder.fit(decode_image(read_bytes(item.locator))) for item in items]
     seconds: dict[int, list[float]] = {beams: [] for beams in arguments.beams or (1, 3, 5, 8)}
     for beams in seconds:
-        encoder.caption_images(images, beams=beams)
+        encoder.caption_images(images, how=CaptionDecoding(beams=beams))
     for _ in range(max(5, arguments.rounds)):
         for beams, rounds in seconds.items():
             begin = time.perf_counter()
-            encoder.caption_images(images, beams=beams)
+            encoder.caption_images(images, how=CaptionDecoding(beams=beams))
             rounds.append(time.perf_counter() - begin)
     rates = {beams: len(images) / median(rounds) for beams, rounds in seconds.items()}
     for beams, rate in rates.items():

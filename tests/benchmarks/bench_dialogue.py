@@ -104,7 +104,7 @@ def asked(dialogue: Dialogue, rows: list[dict[str, str]]) -> list[dict[str, str]
     """The operation of each turn in the words of the file; conversations apart."""
     out = []
     for name in dict.fromkeys(row["conversation"] for row in rows):
-        turns = [Turn(r["user"], picture(r["picture"])) for r in rows if r["conversation"] == name]
+        turns = [Turn(r["user"], pictures(r["picture"])) for r in rows if r["conversation"] == name]
         out += [in_words(operation) for operation in dialogue.operations(turns, collection="demo")]
     return out
 
@@ -129,16 +129,16 @@ def attributes_asked(dialogue: Dialogue, turns: str) -> dict[str, int]:
     return out
 
 
-def picture(wanted: str) -> str | None:
+def pictures(wanted: str) -> tuple[str, ...]:
     """'dress/red' -> the first drawn product of that kind and colour that is not in the collection."""
     if not wanted:
-        return None
+        return ()
     kind, colour = wanted.split("/")
     for product in drawn_products(400, seed=SEED + 1):
         if (product.attributes["kind"], product.attributes["colour"]) == (kind, colour):
             out = io.BytesIO()
             product.image.save(out, "JPEG")
-            return f"data:image/jpeg;base64,{b64encode(out.getvalue()).decode()}"
+            return (f"data:image/jpeg;base64,{b64encode(out.getvalue()).decode()}",)
     raise ValueError(f"no {wanted} is drawn")
 
 
