@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from textmm import checkpoint, resume
+from textmm import checkpoint, open_clip_models, resume
 from textmm.checkpoint import LOCKED
 from textmm.clip_tokenizer import ClipTokenizer
 from textmm.config import ModelConfig, named_model
@@ -20,6 +20,12 @@ from textmm.recipe import Stage, TrainConfig
 from textmm.text import PretrainedText
 from textmm.tokenizers import BytePair, Tokenizer
 
+NEEDS = {
+    "caption_loss_weight": "decoder",
+    "question_loss_weight": "question",
+    "reward_weight": "decoder",
+}
+"""Weight of a stage -> the part of a model that it teaches."""
 SIGMOID_BIAS = -10.0
 """Where the bias of the sigmoid loss starts (Zhai et al. 2023)."""
 IMAGE, TEXT = LOCKED
@@ -31,7 +37,7 @@ class Begun:
 
     model: TextMultiModalModel
     name: str
-    vocabulary: BytePair | None
+    vocabulary: BytePair | ClipTokenizer | None
     """The decoder's words."""
     tokenizer: Tokenizer
     started_unlocked: frozenset[str]
@@ -80,24 +86,36 @@ class Begun:
         return frozenset(k for k in keys if k.startswith(LOCKED))
 
 
-def begin(config: TrainConfig, pairs: Pairs, trunks: Path, out: Path) -> Begun:
-    """The model, random or as `config.start` has it, and what reads words for it."""
-    if config.start:
-        bundled = checkpoint.bundled_names()
-        if config.start not in bundled and not Path(config.start).is_dir():
-            raise ValueError(
-                f"start {config.start!r} is neither a bundled model ({', '.join(bundled)}) nor a folder that "
-                "`textmm train` wrote; published models cannot be trained here"
-            )
+def begin(config: TrainConfig, pairs: Pairs, trunks: Path, out: Path, models: Path | None = None) -> Begun:
+    """The model, random or as `config.start` has it, and what reads words for it. ValueError where a stage teaches what
+    the model has no part for."""
+    begun = _begun(config, pairs, trunks, out, models)
+    for stage in config.stages:
+        for weight, part in NEEDS.items():
+            if getattr(stage, weight) and getattr(begun.model, part) is None:
+                raise ValueError(f"stage {stage.name} has a {weight}, and {begun.name} has no {part}")
+    return begun
+
+
+def _begun(config: TrainConfig, pairs: Pairs, trunks: Path, out: Path, models: Path | None) -> Begun:
+    published = open_clip_models.find(config.start, models) if config.start else None
+    loaded = None
+    if published is not None:
+        loaded = open_clip_models.load(published)
+    elif config.start:
         loaded = checkpoint.load(config.start, trunks)
-        if not isinstance(loaded.model, TextMultiModalModel) or isinstance(loaded.captioner, ClipTokenizer):
-            raise ValueError(
-                f"{config.start} cannot be trained here: start from a model that `textmm train` made"
-            )
+    elif config.model:
+        loaded = open_clip_models.untrained(config.model)
+    if loaded is not None:
         model, words, name = loaded.model, loaded.captioner, loaded.model_id.rpartition("-")[0]
+        if not isinstance(model, TextMultiModalModel):
+            raise ValueError(
+                f"{config.start} runs through open_clip's own module and is not trained here; CLIP's ViTs and CoCa are"
+            )
         if _sigmoid(config) and model.logit_bias is None:
             model = _with_bias(model)
-        words = words or _vocabulary(model.config, pairs, out)
+        if not isinstance(loaded.tokenizer, ClipTokenizer):
+            words = words or _vocabulary(model.config, pairs, out)
         return Begun(model, name, words, loaded.tokenizer, loaded.unlocked, fresh_heads=False)
     architecture = named_model(config.model)
     if _sigmoid(config) and architecture.init_logit_bias is None:

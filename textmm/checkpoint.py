@@ -56,7 +56,7 @@ def save(
     are no longer as published.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {k: _stored(v, half) for k, v in trained_state(model, unlocked).items()}
+    tensors = {k: stored(v, half) for k, v in trained_state(model, unlocked).items()}
     write_atomically(folder / "model.safetensors", lambda path: save_file(tensors, path))
     if vocabulary is not None:
         write_atomically(folder / "vocabulary.json", lambda path: path.write_text(vocabulary.vocabulary))
@@ -154,7 +154,7 @@ def _locked(model: TextMultiModalModel, key: str) -> bool:
     return bool(trunks_of(model.config)) and key.startswith(LOCKED)
 
 
-def _stored(tensor: Tensor, half: bool) -> Tensor:
+def stored(tensor: Tensor, half: bool) -> Tensor:
     tensor = tensor.detach().cpu().contiguous()
     return tensor.half() if half and tensor.is_floating_point() else tensor.clone()
 

@@ -55,6 +55,10 @@ class ClipTokenizer:
     def __call__(self, texts: Sequence[str]) -> Tokens:
         return (self._padded(self._rows(texts)),)
 
+    def ids(self, texts: Sequence[str], *, start: str) -> Tensor:
+        """[n, T]: the start, the words, the end; as BytePair.ids, but that there is one start for every style."""
+        return self._padded(self._rows(texts))
+
     def lengths(self, texts: Sequence[str]) -> list[int]:
         return [len(row) for row in self._rows(texts)]
 

@@ -162,11 +162,16 @@ class ModelConfig:
 
 
 def named_model(name: str) -> ModelConfig:
-    """The architecture `name` of textmm/models/. ValueError lists the names there are."""
+    """The architecture `name` of textmm/models/, or of a JSON file like those. ValueError lists the names there are."""
+    if name.endswith(".json"):
+        return ModelConfig.read(Path(name))
     folder = resources.files("textmm") / "models"
     names = sorted(f.name.removesuffix(".json") for f in folder.iterdir() if f.name.endswith(".json"))
     if name not in names:
-        raise ValueError(f"there is no model {name!r}; there are: {', '.join(names)}")
+        raise ValueError(
+            f"there is no model {name!r}; there are: {', '.join(names)}, JSON files of yours, and, by open_clip's "
+            "names, CLIP's ViTs and CoCa"
+        )
     return ModelConfig.parse(json.loads((folder / f"{name}.json").read_text()))
 
 

@@ -20,7 +20,10 @@ PREPROCESSING: dict[str, Any] = {
 }
 """open_clip's, where neither a file nor a tag says otherwise."""
 
-MODEL_KEYS = {"embed_dim", "vision_cfg", "text_cfg", "multimodal_cfg", "quick_gelu", "custom_text"}
+MODEL_KEYS = {
+    *("embed_dim", "vision_cfg", "text_cfg", "multimodal_cfg", "quick_gelu", "custom_text"),
+    "init_logit_bias",
+}
 VISION_KEYS = {
     *("image_size", "layers", "width", "patch_size", "head_width", "mlp_ratio", "output_tokens"),
     *("attentional_pool", "attn_pooler_queries", "attn_pooler_heads", "patch_dropout"),
@@ -112,6 +115,7 @@ def model_config(model: Mapping[str, Any], preprocessing: Mapping[str, Any]) -> 
         text_cfg=words,
         multimodal_cfg=None if decoder is None else _decoder_config(decoder),
         quick_gelu=bool(model.get("quick_gelu")),
+        init_logit_bias=model.get("init_logit_bias"),
     )
 
 
@@ -167,6 +171,8 @@ def open_clip_config(config: ModelConfig) -> dict[str, Any]:
         },
         "custom_text": text.embed_cls,
     }
+    if config.init_logit_bias is not None:
+        model["init_logit_bias"] = config.init_logit_bias
     if decoder is not None:
         sizes = {"width": decoder.width, "heads": decoder.heads, "layers": decoder.layers}
         model["multimodal_cfg"] = {**shared, **sizes}

@@ -33,6 +33,7 @@ STEMS = {
     "decoder.norm.": "text_decoder.ln_final.",
     "decoder.projection.weight": "text_decoder.text_projection",
     "logit_scale": "logit_scale",
+    "logit_bias": "logit_bias",
 }
 """How our keys begin -> how open_clip's do."""
 PARTS = {

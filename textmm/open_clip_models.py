@@ -25,7 +25,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from textmm import calibration, clip_tokenizer, hub_tokenizer, open_clip_config, open_clip_module
-from textmm.checkpoint import LoadedModel, write_atomically
+from textmm.checkpoint import LoadedModel, stored, write_atomically
 from textmm.clip_tokenizer import ClipTokenizer
 from textmm.hub_tokenizer import HubTokenizer
 from textmm.model import TextMultiModalModel
@@ -133,8 +133,8 @@ def describe(published: Published) -> Description:
     """What a model is and how its pictures are prepared: its open_clip_config.json, else what open_clip knows of it."""
     path = published.folder / open_clip_config.FILE_NAME
     if path.is_file():
-        stored = json.loads(path.read_text())
-        return Description(stored.get("model_cfg", stored), stored.get("preprocess_cfg", {}))
+        said = json.loads(path.read_text())
+        return Description(said.get("model_cfg", said), said.get("preprocess_cfg", {}))
     if published.architecture is None:
         raise WeightsMissing(_remedy(published))
     model = open_clip_config.architecture(published.architecture)
@@ -257,14 +257,31 @@ def identify(name: str, models: Path) -> tuple[str, int]:
     return _model_id(name, described, published.weights), int(described.model["embed_dim"])
 
 
+def untrained(architecture: str) -> LoadedModel | None:
+    """An architecture of open_clip's that is ours, with random weights; None for any other name."""
+    said = open_clip_config.architecture(architecture)
+    config = None if said is None else open_clip_config.model_config(said, {})
+    if config is None:
+        return None
+    words = _clip_tokenizer(config.text_cfg.context_length)
+    return LoadedModel(
+        TextMultiModalModel(config), words, words if config.multimodal_cfg else None, architecture
+    )
+
+
 def export(loaded: LoadedModel, folder: Path) -> None:
     """Write a model as open_clip reads it (`local-dir:FOLDER`). ValueError for one that open_clip cannot build."""
     if not isinstance(loaded.model, TextMultiModalModel) or not isinstance(loaded.tokenizer, ClipTokenizer):
         raise ValueError(
             f"{loaded.model_id} is no CLIP ViT or CoCa with CLIP's vocabulary: open_clip cannot build it"
         )
-    described = open_clip_config.open_clip_config(loaded.model.config)
-    state = to_open_clip(loaded.model.state_dict())
+    save(folder, loaded.model)
+
+
+def save(folder: Path, model: TextMultiModalModel, *, half: bool = False) -> None:
+    """Write a CLIP ViT or CoCa with CLIP's vocabulary as open_clip reads it. `half` stores float16."""
+    described = open_clip_config.open_clip_config(model.config)
+    state = {key: stored(tensor, half) for key, tensor in to_open_clip(model.state_dict()).items()}
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / SAFE_FILE, lambda path: save_file(state, path))
     _write_config(folder, described)

@@ -124,9 +124,11 @@ class TrainConfig:
     sources: tuple[PairSource, ...]
     stages: tuple[Stage, ...]
     model: str = ""
-    """Architecture: a name in textmm/models. Not needed with `start`, whose architecture it is then."""
+    """Architecture: a name in textmm/models, a JSON file like those, or open_clip's name of a CLIP ViT or CoCa. Not
+    needed with `start`, whose architecture it is then."""
     start: str = ""
-    """Weights to begin with: a bundled model, or a folder that `textmm train` wrote. Empty: random ones."""
+    """Weights to begin with: a bundled model, a folder that `textmm train` wrote, or a CLIP ViT or CoCa as
+    ARCHITECTURE/TAG. Empty: random ones."""
     phrases: tuple[Phrases, ...] = ()
     questions: str = ""
     """A TOML file of questions (`questions.py`): a name in textmm/recipes, or a path."""

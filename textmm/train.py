@@ -18,8 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from textmm import checkpoint, resume, training_log, validation
+from textmm import checkpoint, open_clip_models, resume, training_log, validation
 from textmm.begin import Begun, begin
+from textmm.clip_tokenizer import ClipTokenizer
 from textmm.config import ANSWER
 from textmm.gradient_cache import BatchLoss, FeatureLoss, RowLoss
 from textmm.image import Encoded, TrunkOutput
@@ -69,10 +70,12 @@ def train(
     data: Path,
     trunks: Path,
     out: Path,
+    models: Path | None = None,
     ranks: Ranks | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[Progress]:
-    """Train what `config` says on sources below `data`; the checkpoint and training.csv appear in `out`.
+    """Train what `config` says on sources below `data`; the checkpoint and training.csv appear in `out`. A run may
+    start with a published model out of `models`; its checkpoint is written as open_clip reads it.
 
     Run again after a stop, it goes on from the last save with the batches it would have had. `stop` is asked after
     every step: when it says so, the run saves and raises TrainingStopped. Of several `ranks` the first alone writes.
@@ -93,7 +96,7 @@ def train(
         )
         watched = _read_watched(config, data, out)
     resume.check(out, config)
-    begun = begin(config, pairs, trunks, out)
+    begun = begin(config, pairs, trunks, out, models)
     begun.model.to(ranks.device)
     at, state = resume.load(out, begun.model)
     if ranks.rank == 0:
@@ -253,6 +256,10 @@ class _Run:
 
     def write_checkpoint(self, unlocked: frozenset[str]) -> None:
         begun, half = self.begun, self.config.half
+        if isinstance(begun.tokenizer, ClipTokenizer):
+            open_clip_models.save(self.out, begun.model, half=half)
+            return
+        assert not isinstance(begun.vocabulary, ClipTokenizer)
         checkpoint.save(
             self.out, begun.model, begun.vocabulary, name=begun.name, half=half, unlocked=unlocked
         )

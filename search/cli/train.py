@@ -66,7 +66,13 @@ def train(recipe: Path, sources: Path, out: Path, device: str, config: Config) -
         with ranks.first():
             _fetch_trunks(settings, config)
         steps = run(
-            settings, data=sources, trunks=config.trunks, out=out, ranks=ranks, stop=lambda: bool(asked)
+            settings,
+            data=sources,
+            trunks=config.trunks,
+            out=out,
+            models=config.models,
+            ranks=ranks,
+            stop=lambda: bool(asked),
         )
         _follow(steps, out, first=ranks.rank == 0)
 
@@ -172,14 +178,15 @@ class _Bars:
 
 
 def _fetch_trunks(settings: TrainConfig, config: Config) -> None:
-    import json
-
-    from textmm import checkpoint, pretrained
-    from textmm.config import ModelConfig, named_model
+    from textmm import checkpoint, open_clip_config, open_clip_models, pretrained
+    from textmm.config import named_model
 
     if settings.start:
-        stored = json.loads((checkpoint.find(settings.start) / "config.json").read_text())
-        architecture = ModelConfig.parse(stored["model"])
+        if open_clip_models.find(settings.start, config.models) is not None:
+            return
+        architecture = checkpoint.stored_config(checkpoint.find(settings.start))
+    elif open_clip_config.architecture(settings.model) is not None:
+        return
     else:
         architecture = named_model(settings.model)
     for trunk in pretrained.trunks_of(architecture):
