@@ -17,8 +17,10 @@ import torch
 from safetensors.torch import load_file
 
 from tests.conftest import NO_TRUNKS, TINY
-from textmm import checkpoint
+from textmm import checkpoint, open_clip_config
 from textmm.encoder import Encoder
+from textmm.model import TextMultiModalModel
+from textmm.optimiser import trained_by
 from textmm.pairs import PairSource
 from textmm.ranks import Ranks
 from textmm.recipe import Stage, TrainConfig, Validation
@@ -514,8 +516,26 @@ def test_a_fine_tuning_recipe_trains_on_the_table_that_it_speaks_of(
 
     seen = run(small, tmp_path / "data", tmp_path / "out")
 
-    assert recipe.start == "mini"
     assert [p.done for p in seen] == [1, 2] * len(stages)
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in RECIPES.glob("finetune-*.toml")))
+def test_a_fine_tuning_recipe_names_parts_of_the_model_that_it_begins_with(name: str) -> None:
+    recipe = TrainConfig.read(RECIPES / name)
+    bundled = recipe.start == "mini"
+    published = open_clip_config.architecture(recipe.start.partition("/")[0])
+    assert bundled or published is not None
+    config = (
+        checkpoint.stored_config(checkpoint.find(recipe.start))
+        if bundled
+        else open_clip_config.model_config(published or {}, {})
+    )
+    assert config is not None
+    with torch.device("meta"):
+        model = TextMultiModalModel(config)
+
+    for stage in recipe.stages:
+        assert trained_by(model, stage.trains, pretrained=bundled)
 
 
 def test_questions_without_a_file_or_a_column_are_refused(tmp_path: Path, pictures: Path) -> None:
