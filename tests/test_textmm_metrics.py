@@ -10,6 +10,8 @@ from sklearn.metrics import (
     precision_recall_fscore_support,
 )
 from sklearn.metrics import confusion_matrix as sklearn_confusion_matrix
+from torchmetrics import Metric
+from torchmetrics.retrieval import RetrievalHitRate, RetrievalNormalizedDCG, RetrievalPrecision
 
 from textmm.bootstrap import sums_by
 from textmm.metrics import (
@@ -65,6 +67,23 @@ def test_ranks_and_shares_are_those_of_sorting_each_query_with_right_items_first
         shares = [row[:k].count(False) / k for row in ordered]
         assert precisions_at_k(scores, relevant, k) == pytest.approx(shares)
         assert precision_at_k(scores, relevant, k) == pytest.approx(np.mean(shares))
+
+
+@pytest.mark.parametrize("k", [1, 5, 10, 20])
+def test_shares_and_gains_of_retrieval_are_those_of_torchmetrics(k: int) -> None:
+    scores, relevant = asked(4, ties=False)
+    query = torch.arange(len(scores))[:, None].expand(scores.shape).flatten()
+    given = (
+        torch.tensor(scores).exp().flatten(),
+        torch.tensor(relevant).flatten(),
+    )  # it leaves negative ones out
+
+    def theirs(metric: Metric) -> float:
+        return float(metric(*given, indexes=query))
+
+    assert recall_at_k(scores, relevant, k) == pytest.approx(theirs(RetrievalHitRate(top_k=k)))
+    assert precision_at_k(scores, relevant, k) == pytest.approx(theirs(RetrievalPrecision(top_k=k)))
+    assert ndcg_at_k(scores, relevant, k) == pytest.approx(theirs(RetrievalNormalizedDCG(top_k=k)))
 
 
 @pytest.mark.parametrize("k", [1, 5, 10, 20])
