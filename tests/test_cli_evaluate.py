@@ -122,6 +122,7 @@ def test_classification_ranks_the_values_of_the_label(
         "task": "zeroshot_classification",
         "images": 48,
         "labels": 4,
+        "rare": 0,
     }
     assert sorted(metrics) == [
         "acc1",

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from textmm.answers import Asked, ask, questions_about
-from textmm.encoder import Encoder
+from textmm.encoder import Answer, Encoder
 from textmm.evaluate import (
     DataSet,
     _in_words,
@@ -185,7 +185,7 @@ def test_the_tiny_model_tells_all_drawn_pictures_apart_by_their_titles(
     names = ("acc1", "acc5", "mean_per_class_recall", "macro_precision", "macro_f1")
     assert result.metrics == dict.fromkeys(names, 1.0)
     assert 0 < error < 0.5
-    assert result.counts == {"images": 16, "labels": 16}
+    assert result.counts == {"images": 16, "labels": 16, "rare": 0}
 
 
 def test_classification_is_the_nearest_label_of_each_picture_and_recall_is_per_label(
@@ -213,7 +213,7 @@ def test_a_label_with_too_few_pictures_is_left_out_and_two_are_needed(
 ) -> None:
     few = with_attributes(data, "size", ["S"] * 10 + ["M"] * 4 + ["L"] * 2)
 
-    assert classify(encoder, few, "size", {}, at_least=4).counts == {"images": 14, "labels": 2}
+    assert classify(encoder, few, "size", {}, at_least=4).counts == {"images": 14, "labels": 2, "rare": 2}
     with pytest.raises(ValueError, match="attribute 'size' has 1 values with 10 pictures; two are needed"):
         classify(encoder, few, "size", {})
     with pytest.raises(ValueError, match="attribute 'weight' has 0 values"):
@@ -273,10 +273,11 @@ def test_without_a_single_true_value_there_is_no_figure() -> None:
 # Answers
 
 
-def colour_at_the_middle(images: Sequence[Image.Image], questions: Sequence[str]) -> list[str]:
-    """Sees what is red, and takes all else to be blue."""
+def colour_at_the_middle(images: Sequence[Image.Image], questions: Sequence[str]) -> list[Answer]:
+    """Sees what is red, surely, and takes all else to be blue, less so."""
     pixels = [image.convert("RGB").resize((3, 3)).getpixel((1, 1)) for image in images]
-    return ["Red." if isinstance(p, tuple) and p[0] > 150 and p[1] < 120 else "blue" for p in pixels]
+    red = [isinstance(p, tuple) and p[0] > 150 and p[1] < 120 for p in pixels]
+    return [Answer("Red.", 0.9, 0.9) if one else Answer("blue", 0.6, 0.6) for one in red]
 
 
 def test_answers_are_compared_with_those_that_are_right_in_all_and_by_kind(data: DataSet) -> None:
@@ -288,13 +289,21 @@ def test_answers_are_compared_with_those_that_are_right_in_all_and_by_kind(data:
     result = ask(colour_at_the_middle, data, questions)
 
     assert result.task == "visual_question_answering"
-    assert result.metrics == pytest.approx({"answer_accuracy": 8 / 17, "answer_accuracy_colour": 0.5})
+    assert result.metrics == pytest.approx(
+        {
+            "answer_accuracy": 8 / 17,
+            "answer_accuracy_colour": 0.5,
+            "answers_told": 5 / 17,
+            "answer_accuracy_told": 4 / 5,
+            "expected_calibration_error": (5 * abs(0.9 - 4 / 5) + 12 * abs(0.6 - 4 / 12)) / 17,
+        }
+    )
     assert result.counts == {"images": 16, "questions": 17}
     low, high = result.intervals["answer_accuracy_colour"]
     assert 0.2 <= low < 0.5 < high <= 0.8
-    (misses,) = result.pictures
-    assert isinstance(misses, Misses)
-    assert misses.misses[-1] == Miss(0, ("a circle",), ("Red.",), "what is it?")
+    reliability, misses = result.pictures
+    assert isinstance(reliability, Reliability) and isinstance(misses, Misses)
+    assert misses.misses[0] == Miss(0, ("a circle",), ("Red.",), "what is it? (0.90)")
     assert len(misses.misses) == 9
 
 
@@ -302,7 +311,7 @@ def test_without_a_question_or_an_answer_to_each_there_is_no_figure(data: DataSe
     with pytest.raises(ValueError, match="there are no questions to ask"):
         ask(colour_at_the_middle, data, [])
     with pytest.raises(ValueError, match="need a list of right answers an answer, got 2 for 1"):
-        ask(lambda images, questions: ["red"], data, [Asked(0, "what?", ("red",))] * 2)
+        ask(lambda images, questions: [Answer("red", 1.0, 1.0)], data, [Asked(0, "what?", ("red",))] * 2)
 
 
 def test_questions_about_attributes_are_asked_of_each_picture_and_half_of_those_for_yes_are_true(

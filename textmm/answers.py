@@ -9,17 +9,23 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from textmm.bootstrap import Statistic, Weights
+from textmm.bootstrap import Statistic, Weights, sums_by
 from textmm.calibration import LEAST_TOLD, least_confidence
-from textmm.encoder import Encoder
+from textmm.encoder import Answer, Encoder
 from textmm.evaluate import DataSet
-from textmm.figures import Evaluation, Figures, Miss, Misses, measured
-from textmm.metrics import answers_right
+from textmm.figures import Evaluation, Figures, Miss, Misses, Reliability, measured
+from textmm.metrics import (
+    CALIBRATION_BINS,
+    CalibrationBins,
+    answers_right,
+    calibration_bins_of,
+    calibration_error,
+)
 from textmm.misses import WORST
 from textmm.questions import THINGS, USUAL, Questions
 from textmm.sources import listed
 
-Answer = Callable[[Sequence[Image.Image], Sequence[str]], Sequence[str]]
+Answering = Callable[[Sequence[Image.Image], Sequence[str]], Sequence[Answer]]
 """Pictures, and a question to each -> an answer to each."""
 YES_NO = "yes_no_"
 CHOICES = 4
@@ -37,31 +43,51 @@ class Asked:
     """What is asked about, to have a figure of its own."""
 
 
-def ask(answer: Answer, data: DataSet, questions: Sequence[Asked]) -> Evaluation:
-    """Share of questions answered rightly (see `metrics.answers_right`), in all and of each kind.
+def ask(
+    answer: Answering, data: DataSet, questions: Sequence[Asked], *, at_least: float = LEAST_TOLD
+) -> Evaluation:
+    """Share of questions answered rightly (see `metrics.answers_right`), in all and of each kind; of those that are told,
+    with a confidence of `at_least`; and how far confidences are from what they say.
 
     Pictures are what is resampled: the questions to one picture stand or fall together.
     """
     if not questions:
         raise ValueError("there are no questions to ask")
-    given = answer([data.images[q.image] for q in questions], [q.text for q in questions])
+    answers = answer([data.images[q.image] for q in questions], [q.text for q in questions])
+    given, confidence = [one.text for one in answers], np.array([one.confidence for one in answers])
     right = answers_right(given, [q.answers for q in questions])
     images, picture = np.unique([q.image for q in questions], return_inverse=True)
-    kinds = np.array([q.kind for q in questions])
-    figures: Figures = {"answer_accuracy": (_share(right, picture), len(images))}
+    kinds, told = np.array([q.kind for q in questions]), confidence >= at_least
+
+    def binned(weights: Weights) -> CalibrationBins:
+        bins, each = calibration_bins_of(confidence), weights[:, picture]
+        parts = (each, each * confidence, each * right)
+        return CalibrationBins(*(sums_by(part, bins, CALIBRATION_BINS) for part in parts))
+
+    figures: Figures = {
+        "answer_accuracy": (_share(right, picture), len(images)),
+        "answers_told": (_share(told, picture), len(images)),
+        "answer_accuracy_told": (_share(right[told], picture[told]), len(images)),
+        "expected_calibration_error": (lambda weights: calibration_error(binned(weights)), len(images)),
+    }
     for kind in sorted(set(kinds) - {""}):
         asked = kinds == kind
         figures[f"answer_accuracy_{kind}"] = _share(right[asked], picture[asked]), len(images)
+    surest = np.argsort(-np.where(right, -1.0, confidence), kind="stable")[: min(WORST, int((~right).sum()))]
     wrong = [
-        Miss(q.image, q.answers, (said,), q.text)
-        for q, said, is_right in zip(questions, given, right, strict=True)
-        if not is_right
+        Miss(
+            questions[i].image,
+            questions[i].answers,
+            (given[i],),
+            f"{questions[i].text} ({confidence[i]:.2f})",
+        )
+        for i in surest.tolist()
     ]
     return Evaluation(
         "visual_question_answering",
         *measured(figures),
         {"images": len(images), "questions": len(questions)},
-        pictures=(Misses("answers", wrong[:WORST]),),
+        pictures=(Reliability(binned(np.ones((1, len(images))))), Misses("answers", wrong)),
     )
 
 

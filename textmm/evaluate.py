@@ -172,7 +172,8 @@ def classify(
     templates: Sequence[str] = TEMPLATES,
     at_least: int = 10,
 ) -> Evaluation:
-    """Nearest of the label's values (those with enough pictures), written in lower case into the templates.
+    """Nearest of the label's values with `at_least` pictures, written in lower case into the templates; pictures with
+    another value count as `rare`.
 
     Confidences are at the temperature of the model's calibration for any labels; without one, at that of its training.
     """
@@ -189,7 +190,11 @@ def classify(
         "zeroshot_classification",
         metrics,
         ends,
-        {"images": len(kept), "labels": len(values)},
+        {
+            "images": len(kept),
+            "labels": len(values),
+            "rare": sum(label in item.attributes for item in data.items) - len(kept),
+        },
         per_class=answered.per_class(values),
         pictures=(
             Confusion(values, confusion_matrix(truth, given, len(values))),

@@ -203,7 +203,7 @@ def _asked(encoder: Encoder, data: DataSet, file: str | None, language: str) -> 
 
     try:
         asked = questions_about(data, file or USUAL, language=language)
-        return ask(lambda images, texts: [a.text for a in encoder.answer(images, texts)], data, asked)
+        return ask(encoder.answer, data, asked, at_least=encoder.calibration.answer_at_least)
     except (ValueError, OSError) as error:
         raise click.UsageError(str(error)) from error
 
