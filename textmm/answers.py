@@ -46,8 +46,8 @@ class Asked:
 def ask(
     answer: Answering, data: DataSet, questions: Sequence[Asked], *, at_least: float = LEAST_TOLD
 ) -> Evaluation:
-    """Share of questions answered rightly (see `metrics.answers_right`), in all and of each kind; of those that are told,
-    with a confidence of `at_least`; and how far confidences are from what they say.
+    """Share of questions answered rightly (see `metrics.answers_right`), in all and of each kind; of those that are
+    told, with a confidence of `at_least`; and how far confidences are from what they say.
 
     Pictures are what is resampled: the questions to one picture stand or fall together.
     """
