@@ -29,3 +29,19 @@ def test_models_fetch_of_an_unknown_model_is_one_line(run: Run) -> None:
 
     assert (done.code, done.err.count("\n")) == (2, 1)
     assert done.err.startswith("textmm: there is no model 'huge'")
+
+
+def test_a_model_that_was_put_wrongly_does_not_hide_the_others(run: Run, tmp_path: Path) -> None:
+    wrong = (
+        tmp_path / "data" / "models" / "ViT-B-32" / "openai"
+    )  # trained with quick_gelu, under the other name
+    wrong.mkdir(parents=True)
+    (wrong / "open_clip_model.safetensors").write_bytes(b"not read")
+
+    done = run("models", "list")
+
+    assert done.code == 0
+    assert len(done.out.splitlines()) == len(checkpoint.bundled_names()) + 1
+    assert done.out.splitlines()[-1].startswith(
+        "ViT-B-32/openai: ViT-B-32/openai was trained with quick_gelu"
+    )

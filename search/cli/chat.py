@@ -28,13 +28,14 @@ if TYPE_CHECKING:
 def chat(collection: str | None, image: Path | None, k: int, as_json: bool, config: Config) -> None:
     """Ask about pictures and search a collection in words, English or Chinese: a line of stdin is a turn.
 
-    Ends with the input (Ctrl-D). Exit code 2: a line could not be answered.
+    Ends with the input (Ctrl-D). Exit code 1: a line could not be answered; it counts as not said.
     """
     from search import messages as m
     from search.chat import chat as answered
     from search.dialogue import Dialogue
 
     said: list[m.ChatMessage] = []
+    failed = False
     picture: str | None = None if image is None else b64encode(image.read_bytes()).decode()
     with opened_engine(config) as engine:
         dialogue = Dialogue(engine)
@@ -43,17 +44,25 @@ def chat(collection: str | None, image: Path | None, k: int, as_json: bool, conf
                 click.echo("> ", nl=False, err=True)
             line = sys.stdin.readline()
             if not line:
-                return
+                break
             if not line.strip():
                 continue
             parts: list[m.TextPart | m.ImagePart] = [m.TextPart(line.strip())]
             if picture is not None:
                 parts.append(m.ImagePart(m.ImageAddress(url=picture)))
-                picture = None
             said.append(m.ChatMessage(role="user", content=parts))
             request = m.ChatRequest(model=engine.encoder.model_id, messages=said, collection=collection, k=k)
-            response = answered(engine, dialogue, request)
+            try:
+                response = answered(engine, dialogue, request)
+            except m.BadRequest as error:
+                click.echo(str(error), err=True)
+                said.pop()
+                failed = True
+                continue
+            picture = None
             message = response.choices[0].message
             keys = [{"key": hit.key} for hit in message.textmm.hits]
             said.append(m.ChatMessage(role="assistant", content=message.content, textmm={"hits": keys}))
             click.echo(m.to_json(response) if as_json else message.content)
+    if failed:
+        raise click.exceptions.Exit(1)

@@ -31,7 +31,11 @@ def list_models(config: Config) -> None:
         state = f"lacks {', '.join(lacking)}: run `textmm models fetch {name}`" if lacking else "ready"
         click.echo(f"{checkpoint.model_id(folder)}  {stored.embed_dim} dimensions  {state}")
     for name in open_clip_models.installed(config.models):
-        identity, embed_dim = open_clip_models.identify(name, config.models)
+        try:
+            identity, embed_dim = open_clip_models.identify(name, config.models)
+        except (ValueError, OSError) as error:  # one that was put there by hand, wrongly
+            click.echo(f"{name}: {error}")
+            continue
         click.echo(f"{identity}  {embed_dim} dimensions  {name}")
 
 
