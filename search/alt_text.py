@@ -64,6 +64,7 @@ def csv_line(text: AltText) -> str:
     return out.getvalue()
 
 
-def img_line(text: AltText) -> str:
-    """The key as a relative address."""
-    return f'<img src="{html.escape(quote(text.key))}" alt="{html.escape(text.alt)}">\n'
+def img_line(text: AltText, *, address: bool = False) -> str:
+    """The key is a relative path, which becomes an address, unless it is one."""
+    src = text.key if address else quote(text.key)
+    return f'<img src="{html.escape(src)}" alt="{html.escape(text.alt)}">\n'

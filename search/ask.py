@@ -59,7 +59,8 @@ def _language(chinese: bool) -> str:
 def _answered(text: str, ranked: Sequence[Answer], calibration: Calibration, chinese: bool) -> m.Answered:
     """`ranked`: the choices, the likeliest first, or the one free answer."""
     best, sayable = ranked[0], sum(one.free for one in ranked)
-    known = best.confidence >= calibration.answer_at_least and sayable >= calibration.choices_at_least
+    known = best.confidence >= calibration.answer_at_least
+    known = known and (len(ranked) == 1 or sayable >= calibration.choices_at_least)
     return m.Answered(
         answer=text if known else UNKNOWN[chinese],
         known=known,

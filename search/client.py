@@ -23,6 +23,7 @@ from __future__ import annotations
 import base64
 import itertools
 import re
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -41,6 +42,8 @@ PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 """How names of pictures end, as in textmm.sources, which a client does without."""
 MOST_AT_ONCE, MOST_BYTES = 32, 16_000_000
 """Pictures of a folder go in parts of so many, and so large."""
+TRIES = 10
+"""Of a part, where the server is busy."""
 
 
 class ClientError(Exception):
@@ -137,23 +140,31 @@ class Client:
         self, folder: Path | str, *, format: Literal["csv", "html"] = "csv", **how: Any
     ) -> tuple[str, dict[str, str]]:
         """(alt text of all pictures in a folder and those below as CSV of key, alt, confidence, or as <img> lines; why
-        some could not be read, by key). Keys are paths from the folder. `how`: style, language."""
-        paths = {path.relative_to(folder).as_posix(): path for path in Path(folder).rglob("*")}
-        keys = sorted(key for key in paths if key.lower().endswith(PICTURES))
+        some could not be read, by key). Keys are paths from the folder. `how`: style, language. A busy server is asked
+        again."""
+        found = {path.relative_to(folder).as_posix(): path for path in Path(folder).rglob("*")}
+        paths = {
+            key: path for key, path in found.items() if key.lower().endswith(PICTURES) and path.is_file()
+        }
+        keys, most = sorted(paths), MOST_AT_ONCE
         out: list[str] = []
         failed: dict[str, str] = {}
         while keys:
-            sizes = itertools.accumulate(paths[key].stat().st_size for key in keys[:MOST_AT_ONCE])
+            sizes = itertools.accumulate(paths[key].stat().st_size for key in keys[:most])
             count = max(1, sum(size <= MOST_BYTES for size in sizes))
             batch, keys = keys[:count], keys[count:]
-            request = m.convert(m.AltRequest, {"names": batch, "format": format, **how})
+            names = batch if format == "csv" else [quote(key) for key in batch]
+            request = m.convert(m.AltRequest, {"names": names, "format": format, **how})
             try:
-                answer = self._request("POST", "/v1/alt", request, [paths[key] for key in batch])
+                answer = self._patiently("POST", "/v1/alt", request, [paths[key] for key in batch])
             except InvalidRequest as error:
                 place = re.fullmatch(r"image(?:\[(\d+)\])?", error.param or "")
-                if place is None:
+                if place is not None or (error.status == 413 and len(batch) == 1):
+                    failed[batch.pop(int((place and place[1]) or 0))] = str(error)
+                elif error.status == 413:  # the server takes less at a time
+                    most = len(batch) // 2
+                else:
                     raise
-                failed[batch.pop(int(place[1] or 0))] = str(error)
                 keys = batch + keys
                 continue
             lines = answer.text.splitlines(keepends=True)
@@ -342,6 +353,17 @@ class Client:
     ) -> T:
         uploads = [image for image in images if image is not None]
         return self._decoded(self._request(method, path, request, uploads), gives)
+
+    def _patiently(
+        self, method: str, path: str, request: m.Request, uploads: Sequence[Picture]
+    ) -> httpx.Response:
+        """As `_request`, again after the time that a busy server asks for; Overloaded when it stays so."""
+        for _ in range(TRIES - 1):
+            try:
+                return self._request(method, path, request, uploads)
+            except Overloaded as error:
+                time.sleep(1.0 if error.retry_after_s is None else error.retry_after_s)
+        return self._request(method, path, request, uploads)
 
     def _request(
         self, method: str, path: str, request: m.Request | None, uploads: Sequence[Picture]

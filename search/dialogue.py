@@ -281,8 +281,9 @@ class Dialogue:
             return Reply(_nothing_at(hit, state, say), operation, state.asked)
         pictures = turn.pictures if hit is None and turn.pictures else (one,)
         texts = [self._of_picture(say, slots, picture, place, lexicon, question) for picture in pictures]
-        if len(texts) > 1:
-            texts = [f"{number}. {text}" for number, text in enumerate(texts, 1)]
+        if len(texts) > 1:  # the numbers by which they can be pointed at
+            first = len(state.pictures) - len(texts) + 1
+            texts = [f"{number}. {text}" for number, text in enumerate(texts, first)]
         return Reply("\n".join(texts), operation, state.asked)
 
     def _of_picture(
@@ -294,7 +295,8 @@ class Dialogue:
         if answer is not None:
             return answer
         seen = self._caption(say, shown, place)
-        return said("do_not_know", say, seen=seen) if question and shown is not None else seen
+        knows = not question or shown is None or not self._engine.encoder.styles
+        return seen if knows else said("do_not_know", say, seen=seen)
 
     def _known(self, say: str, slots: Slots, image: m.Image, lexicon: Lexicon) -> str | None:
         """From the attributes of a stored picture."""
@@ -326,7 +328,8 @@ class Dialogue:
         if name is None:
             return None
         row = self._engine.batching.encode_images([shown])[0]
-        shares = probabilities(lexicon.vectors(name) @ row, encoder.calibration.temperature)
+        cosines = (lexicon.vectors(name) @ row)[None]
+        (shares,) = probabilities(cosines, encoder.calibration.temperature)
         if shares.max() < encoder.calibration.answer_at_least:
             return None
         best = lexicon.values[name][int(shares.argmax())]

@@ -126,6 +126,9 @@ def test_a_choice_that_the_model_would_hardly_say_is_not_given_and_still_ranked(
         monkeypatch.setattr(asking, "calibration", fitted)
         answers += remote.ask(encoded(RED), question="what is it?", choices=["red", "blue"]).results
 
+    fitted = replace(asking.calibration, answer_at_least=0.0, choices_at_least=1.0)
+    monkeypatch.setattr(asking, "calibration", fitted)
+    assert remote.ask(encoded(RED), question="what is it?").results[0].known  # a free answer is no choice
     assert 0 < sayable < 1
     assert [one.known for one in answers] == [True, False]
     assert answers[1].answer == UNKNOWN[False]

@@ -65,3 +65,15 @@ def test_what_the_attributes_say_is_never_of_a_brand() -> None:
 
     assert without_brand("Acme Men Tie", brand_names(items(titles, gender="men"))) == "Men Tie"
     assert without_brand("Acme Men Tie", brand_names(items(titles))) == "Tie"  # nothing tells that it is none
+
+
+def test_a_brand_column_tells_brands_and_neither_it_nor_a_description_hides_them() -> None:
+    titles = ("Acme Men Shirt", "Red Tape Men Shoes", "Bolt Men Tie")
+    rows = [
+        Item(t, "", t, attributes={"brand": b, "gender": ["men"], "text": f"a fine thing of {b} for all"})
+        for t, b in zip(titles, ("Acme", "red tape", "Other"), strict=True)
+    ]
+
+    names = brand_names(rows)
+
+    assert [without_brand(title, names) for title in titles] == ["Men Shirt", "Men Shoes", "Bolt Men Tie"]

@@ -4,12 +4,13 @@ from pathlib import Path
 import pytest
 
 from textmm.config import DecoderConfig, ImageConfig, ModelConfig, TextConfig, from_mapping, named_model
+from textmm.recipe import Stage
 
 SMALL = {"embed_dim": 8, "vision_cfg": {"width": 16}, "text_cfg": {"width": 16}}
 
 
 def test_an_unknown_architecture_is_refused_with_the_names_there_are() -> None:
-    with pytest.raises(ValueError, match=r"no model 'huge'; there are: mini, tiny$"):
+    with pytest.raises(ValueError, match=r"no model 'huge'; there are: mini, tiny, JSON files of yours"):
         named_model("huge")
 
 
@@ -84,3 +85,21 @@ def test_a_file_reads_as_its_content_parses(tmp_path: Path) -> None:
     path.write_text(json.dumps(SMALL))
 
     assert ModelConfig.read(path) == ModelConfig.parse(SMALL)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"styles": "photo"}, "stages.styles must be a list, got 'photo'"),
+        ({"layers": "3"}, "stages.layers must be of type int, got '3'"),
+        ({"layers": True}, "stages.layers must be of type int, got True"),
+    ],
+)
+def test_a_value_of_another_type_is_named(given: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        from_mapping(DecoderConfig, given, where="stages.")
+
+
+def test_a_key_that_is_missing_is_named() -> None:
+    with pytest.raises(ValueError, match=r"missing key stages\.steps"):
+        from_mapping(Stage, {"name": "few", "batch_size": 4, "learning_rate": 1}, where="stages.")

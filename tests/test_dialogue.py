@@ -152,12 +152,18 @@ def test_of_several_pictures_each_is_told_and_one_may_be_pointed_at(ai: openai.O
     both, first, none, alike = conversation(
         ai, several, "what is the first one?", "what is the third one?", "show me more like the second"
     )
+    _, later, second = conversation(
+        ai, [text("what is this?"), picture_of("watch")], several, "what is the 2nd one?"
+    )
 
     lines = both.content.splitlines()
     assert len(lines) == 2 and lines[0].startswith("1. ") and lines[1].startswith("2. ")
     assert "backpack" in lines[0].lower() and "dress" in lines[1].lower()
     assert "backpack" in first.content.lower() and "dress" not in first.content.lower()
     assert none.content == "There is no picture number 3."
+    numbered = later.content.splitlines()
+    assert numbered[0].startswith("2. ") and numbered[1].startswith("3. ")
+    assert "backpack" in second.content.lower()
     assert alike.textmm["search"]["picture"] and values(alike, "kind") == {"dress"}
 
 

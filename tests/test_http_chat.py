@@ -4,6 +4,7 @@ model is in test_dialogue.py."""
 import base64
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -17,6 +18,7 @@ from search.config import Config
 from search.dialogue import PREPARED_AT_ONCE, Dialogue
 from search.engine import SearchEngine
 from search.intents import phrasings
+from search.operations import Question
 from tests.drawn import draw, encoded
 from tests.refusals import refusal
 from textmm.encoder import Encoder
@@ -105,6 +107,32 @@ def test_a_model_may_be_called_as_the_settings_call_it(
         assert (
             one.choices[0].message.textmm is not None and one.choices[0].message.textmm.collection == "shop"
         )
+
+
+@pytest.mark.parametrize(("least", "says"), [(0.0, "colour: red"), (1.0, "It looks like this")])
+def test_of_a_model_that_answers_nothing_the_nearest_value_is_told_if_it_is_probable_enough(
+    config: Config, encoder: Encoder, pictures: Path, monkeypatch: pytest.MonkeyPatch, least: float, says: str
+) -> None:
+    monkeypatch.setattr(encoder, "calibration", replace(encoder.calibration, answer_at_least=least))
+    app = create_app(config, encoder=encoder)
+    question: list[Any] = [
+        {"type": "text", "text": "what colour is it?"},
+        {"type": "image_url", "image_url": {"url": RED}},
+    ]
+    with Client("http://test", transport=httpx.WSGITransport(app=app)) as remote:
+        remote.put_collection("shop")
+        for colour in ("red", "blue"):
+            attributes = {"colour": colour}
+            remote.put_image("shop", colour, encoded(draw("circle", colour)), attributes=attributes)
+        monkeypatch.setattr(
+            "search.dialogue.understood", lambda *_: Question(None)
+        )  # tiny understands little
+        monkeypatch.setattr(Dialogue, "attribute_asked", lambda self, say, names: "colour")
+        answer = remote.chat([{"role": "user", "content": question}], model="tiny", collection="shop")
+    close(app)
+
+    said = answer.choices[0].message.content
+    assert says in said and said.startswith("I do not know.") == (least == 1.0)
 
 
 def test_a_picture_alone_is_described(wire: httpx.Client) -> None:

@@ -200,6 +200,36 @@ def test_alt_text_of_a_folder_names_what_cannot_be_read_and_loses_nothing_else(
     assert lines.splitlines()[0] == f'<img src="a%20b.png" alt="{said[0]}">'
 
 
+def test_alt_text_of_a_folder_goes_on_where_the_server_takes_less_or_is_busy(
+    config: Config, encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = replace(config, server=replace(config.server, max_inputs=3, max_body_bytes=6_000))
+    app = create_app(small, encoder=encoder)
+    folder = tmp_path / "pictures"
+    (folder / "x.png").mkdir(parents=True)  # a folder that is called like a picture
+    for number in range(7):
+        (folder / f"{number}.png").write_bytes(encoded(RED))
+    (folder / "large.png").write_bytes(encoded(RED) + b"0" * 9_000)
+    asked = iter([True, False, True])
+    busy = client.Overloaded(429, m.Error(code="overloaded", type="x", message="later"), 0.0)
+
+    class Busy(httpx.BaseTransport):
+        def __init__(self) -> None:
+            self.inner = httpx.WSGITransport(app=app)
+
+        def handle_request(self, request: httpx.Request) -> httpx.Response:
+            if next(asked, False):
+                raise busy
+            return self.inner.handle_request(request)
+
+    with Client("http://test", transport=Busy()) as remote:
+        table, failed = remote.alt_text(folder)
+    close(app)
+
+    assert [row["key"] for row in csv.DictReader(table.splitlines())] == [f"{n}.png" for n in range(7)]
+    assert list(failed) == ["large.png"]
+
+
 def test_alt_text_of_uploads_and_stored_pictures_is_csv_or_html_and_needs_a_name_each(
     wire: httpx.Client,
 ) -> None:
@@ -210,12 +240,12 @@ def test_alt_text_of_uploads_and_stored_pictures_is_csv_or_html_and_needs_a_name
     }
 
     table = wire.post("/v1/alt", json=body)
-    page = wire.post("/v1/alt", json=body | {"format": "html", "names": ["/a.png", "b?.png"]})
+    page = wire.post("/v1/alt", json=body | {"format": "html", "names": ["/a.png", "b?x=1&y.png"]})
     short = wire.post("/v1/alt", json=body | {"names": ["a.png"]})
 
     assert table.headers["Content-Type"].startswith("text/csv")
     assert [row["key"] for row in csv.DictReader(table.text.splitlines())] == ["image-1", "red-circle.png"]
-    assert page.headers["Content-Type"].startswith("text/html") and 'src="b%3F.png"' in page.text
+    assert page.headers["Content-Type"].startswith("text/html") and 'src="b?x=1&amp;y.png"' in page.text
     assert refusal(short) == (400, "invalid_request", "names")
 
 

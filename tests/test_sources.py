@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as parquet
 import pytest
 
-from textmm.sources import Item, SourceError, read_bytes, read_source, split_locator
+from textmm.sources import Item, SourceError, one_per_picture, read_bytes, read_source, split_locator
 
 PICTURE = b"not looked into"
 
@@ -369,3 +369,29 @@ def test_a_member_that_ends_early_is_an_error_when_its_bytes_are_read(tmp_path: 
         read_bytes(item.locator)
     with pytest.raises(FileNotFoundError, match=r"gone\.png"):
         read_bytes(str(tmp_path / "gone.png"))
+
+
+def test_rows_that_differ_in_their_text_alone_are_one_picture_and_lose_no_question() -> None:
+    def row(text: str = "", **attributes: Any) -> Item:
+        return Item("a.png", "/a.png", captions=(text,) if text else (), attributes=attributes)
+
+    captions = one_per_picture([row("one"), row("two"), row("one")])
+    numbered = one_per_picture([row("one", n=1), row("two", n=2)])
+    asked = one_per_picture([row(question="which colour?"), row(question="which shape?")])
+    clicks = one_per_picture([row(query="red", n=1), row(query="round", n=2), row(n=3)], "query")
+    unnamed = one_per_picture([row("one", **{"": 0}), row("two", **{"": 1})])
+
+    assert [item.texts for item in captions] == [("one", "two")]
+    assert [item.texts for item in numbered] == [("one",), ("two",)]
+    assert [item.attributes["question"] for item in asked] == ["which colour?", "which shape?"]
+    assert [item.texts for item in clicks] == [("red", "round")]
+    assert [item.texts for item in unnamed] == [("one",), ("two",)]
+
+
+def test_a_column_without_a_name_is_no_attribute(tmp_path: Path) -> None:
+    (tmp_path / "table.csv").write_text(",path,title\n0,a.png,one\n1,a.png,two\n")
+
+    rows = list(read_source(str(tmp_path / "table.csv")))
+
+    assert [dict(row.attributes) for row in rows] == [{}, {}]
+    assert [item.texts for item in one_per_picture(rows)] == [("one", "two")]

@@ -318,6 +318,16 @@ def test_a_folder_of_another_run_is_refused_and_stays_as_it_was(
     assert (never_stopped / "training.pt").read_bytes() == before
 
 
+def test_a_stage_cannot_become_as_short_as_what_is_done_of_it(tmp_path: Path, pictures: Path) -> None:
+    for progress in train(SHORT, data=pictures, trunks=NO_TRUNKS, out=tmp_path):
+        if progress.what == "second" and progress.done == 4:  # saved at 3
+            break
+
+    with pytest.raises(ValueError, match="has done stage second with 7 steps"):
+        run(replace(SHORT, stages=(FIRST, replace(SECOND, steps=3))), pictures, tmp_path)
+    assert run(replace(SHORT, stages=(FIRST, replace(SECOND, steps=4))), pictures, tmp_path)[-1].done == 4
+
+
 def test_a_run_may_be_given_another_stage_or_a_lower_rate_on_the_way(tmp_path: Path, pictures: Path) -> None:
     run(replace(SHORT, stages=(FIRST,)), pictures, tmp_path)
 

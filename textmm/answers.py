@@ -9,18 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from textmm.bootstrap import Statistic, Weights, sums_by
+from textmm.bootstrap import Statistic, Weights
 from textmm.calibration import LEAST_TOLD, least_confidence
+from textmm.classified import binned
 from textmm.encoder import Answer, Encoder
 from textmm.evaluate import DataSet
 from textmm.figures import Evaluation, Figures, Miss, Misses, Reliability, measured
-from textmm.metrics import (
-    CALIBRATION_BINS,
-    CalibrationBins,
-    answers_right,
-    calibration_bins_of,
-    calibration_error,
-)
+from textmm.metrics import CalibrationBins, answers_right, calibration_error
 from textmm.misses import WORST
 from textmm.questions import THINGS, USUAL, Questions
 from textmm.sources import listed
@@ -59,16 +54,14 @@ def ask(
     images, picture = np.unique([q.image for q in questions], return_inverse=True)
     kinds, told = np.array([q.kind for q in questions]), confidence >= at_least
 
-    def binned(weights: Weights) -> CalibrationBins:
-        bins, each = calibration_bins_of(confidence), weights[:, picture]
-        parts = (each, each * confidence, each * right)
-        return CalibrationBins(*(sums_by(part, bins, CALIBRATION_BINS) for part in parts))
+    def bins(weights: Weights) -> CalibrationBins:
+        return binned(confidence, right, weights[:, picture])
 
     figures: Figures = {
         "answer_accuracy": (_share(right, picture), len(images)),
         "answers_told": (_share(told, picture), len(images)),
         "answer_accuracy_told": (_share(right[told], picture[told]), len(images)),
-        "expected_calibration_error": (lambda weights: calibration_error(binned(weights)), len(images)),
+        "expected_calibration_error": (lambda weights: calibration_error(bins(weights)), len(images)),
     }
     for kind in sorted(set(kinds) - {""}):
         asked = kinds == kind
@@ -87,7 +80,7 @@ def ask(
         "visual_question_answering",
         *measured(figures),
         {"images": len(images), "questions": len(questions)},
-        pictures=(Reliability(binned(np.ones((1, len(images))))), Misses("answers", wrong)),
+        pictures=(Reliability(bins(np.ones((1, len(images))))), Misses("answers", wrong)),
     )
 
 
@@ -120,7 +113,7 @@ def questions_about(
 
 
 def _share(right: NDArray[np.bool_], picture: NDArray[np.int64]) -> Statistic:
-    """Share of questions answered rightly, a weight a picture: NaN where no picture has such a question."""
+    """Share of questions of which it is so, a weight a picture: NaN where no picture has such a question."""
 
     def share(weights: Weights) -> NDArray[np.float64]:
         asked = weights[:, picture]
@@ -156,7 +149,7 @@ def least_of_choices(
     mass = np.array([sum(one.free for one in ranked[i]) for i in sure])
     right = np.array([ranked[i][0].text in rows[i].answers for i in sure], dtype=bool)
     found = least_confidence(mass, right, precision)
-    return 1.0 if found is None else round(found, 4)
+    return 1.0 if found is None else float(f"{found:.3g}")
 
 
 def least_told(encoder: Encoder, data: DataSet, asked: Sequence[Asked], precision: float) -> float:

@@ -107,7 +107,8 @@ def _begun(config: TrainConfig, pairs: Pairs, trunks: Path, out: Path, models: P
     elif config.model:
         loaded = open_clip_models.untrained(config.model)
     if loaded is not None:
-        model, words, name = loaded.model, loaded.captioner, loaded.model_id.rpartition("-")[0]
+        model, words = loaded.model, loaded.captioner
+        name = loaded.model_id.rpartition("-")[0] if config.start else config.model
         if not isinstance(model, TextMultiModalModel):
             raise ValueError(
                 f"{config.start} runs through open_clip's own module and is not trained here; CLIP's ViTs and CoCa are"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from textmm.sources import Item
+from textmm.sources import Item, listed
 
 MOST_WORDS, MIN_TITLES = 4, 3
 """A name has so many words at most and stands in so many titles at least."""
@@ -20,12 +20,13 @@ def brand_names(items: Sequence[Item]) -> frozenset[tuple[str, ...]]:
     """The names of brands that titles begin with, word by word; the beginning of a name is a name too.
 
     A word that an item's own attributes say (`Men`, `Black`) is never of its brand. How a name goes on is only found
-    where there are attributes: without them `Acme Men` of a shop for men looks just like `U.S. Polo`.
+    where there are attributes: without them `Acme Men` of a shop for men looks just like `U.S. Polo`. An attribute that
+    is called brand says it.
     """
     rows = [(title.split(), _said(item)) for item in items for title in item.texts]
     told = any(said for _, said in rows)
     heads = [_head(words, said) for words, said in rows]
-    names: set[tuple[str, ...]] = set()
+    names = {name for item in items for title in item.texts for name in _told(item, title.split())}
     for length in range(1, MOST_WORDS + 1):
         grown = Counter(head[:length] for head in heads if len(head) >= length)
         grown = Counter({n: count for n, count in grown.items() if length == 1 or n[:-1] in names})
@@ -49,9 +50,23 @@ def without_brand(title: str, names: frozenset[tuple[str, ...]]) -> str:
     return " ".join(words[min(_length(words, names), len(words) - 1) :]) if words else title
 
 
+def _told(item: Item, words: Sequence[str]) -> list[tuple[str, ...]]:
+    """The beginnings of the title that are its brand by an attribute of that name."""
+    brands = [
+        v.lower().split() for column in item.attributes if _is_brand(column) for v in listed(item, column)
+    ]
+    longest = max((len(b) for b in brands if [w.lower() for w in words[: len(b)]] == b), default=0)
+    return [tuple(words[:length]) for length in range(1, longest + 1)]
+
+
 def _said(item: Item) -> frozenset[str]:
-    """The words of the item's attributes, lower-cased."""
-    return frozenset(word for value in item.attributes.values() for word in str(value).lower().split())
+    """The words of the item's attributes, lower-cased; of its brand and of whole sentences none."""
+    values = [v.lower().split() for c in item.attributes if not _is_brand(c) for v in listed(item, c)]
+    return frozenset(word for words in values if len(words) <= MOST_WORDS for word in words)
+
+
+def _is_brand(column: str) -> bool:
+    return "brand" in column.lower() or "品牌" in column
 
 
 def _head(words: Sequence[str], said: frozenset[str]) -> tuple[str, ...]:

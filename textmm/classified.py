@@ -20,6 +20,13 @@ from textmm.metrics import (
 )
 
 
+def binned(confidence: NDArray[np.float64], right: NDArray[np.bool_], weights: Weights) -> CalibrationBins:
+    """Answers [n] by confidence, each counted as its weights [..., n] say."""
+    bins = calibration_bins_of(confidence)
+    parts = (weights, weights * confidence, weights * right)
+    return CalibrationBins(*(sums_by(part, bins, CALIBRATION_BINS) for part in parts))
+
+
 @dataclass(frozen=True)
 class Classified:
     """Which label each picture has, which it was given, and how surely."""
@@ -56,9 +63,7 @@ class Classified:
         }
 
     def binned(self, weights: Weights) -> CalibrationBins:
-        bins = calibration_bins_of(self.confidence)
-        parts = (weights, weights * self.confidence, weights * (self.given == self.truth))
-        return CalibrationBins(*(sums_by(part, bins, CALIBRATION_BINS) for part in parts))
+        return binned(self.confidence, self.given == self.truth, weights)
 
     def _overall(self, weights: Weights) -> NDArray[np.float64]:
         scores = self._scores(weights)

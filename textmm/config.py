@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
 from importlib import resources
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar, get_origin, get_type_hints
 
 T = TypeVar("T")
 
@@ -164,7 +164,10 @@ class ModelConfig:
 def named_model(name: str) -> ModelConfig:
     """The architecture `name` of textmm/models/, or of a JSON file like those. ValueError lists the names there are."""
     if name.endswith(".json"):
-        return ModelConfig.read(Path(name))
+        try:
+            return ModelConfig.read(Path(name))
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from error
     folder = resources.files("textmm") / "models"
     names = sorted(f.name.removesuffix(".json") for f in folder.iterdir() if f.name.endswith(".json"))
     if name not in names:
@@ -186,10 +189,14 @@ def from_mapping(cls: type[T], data: Mapping[str, Any], *, where: str = "") -> T
         if key not in data and one.default is MISSING and one.default_factory is MISSING:
             raise ValueError(f"missing key {where}{key}")
     for key, kind in get_type_hints(cls).items():
-        if key in data and kind in (bool, int, float, str):
-            value = data[key]
-            if type(value) is not kind and not (kind is float and type(value) is int):
-                raise ValueError(f"{where}{key} must be of type {kind.__name__}, got {value!r}")
+        if key not in data:
+            continue
+        value = data[key]
+        if get_origin(kind) is tuple and not isinstance(value, list | tuple):
+            raise ValueError(f"{where}{key} must be a list, got {value!r}")
+        fits = type(value) is kind or (kind is float and type(value) is int)
+        if kind in (bool, int, float, str) and not fits:
+            raise ValueError(f"{where}{key} must be of type {kind.__name__}, got {value!r}")
     return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in data.items()})
 
 

@@ -132,8 +132,8 @@ def score(
 
     Image tokens [B, N, D], a prompt each (beginning with a start token), any number of answers each. An answer that
     ends with the end token is scored as a whole, one without as a beginning. A picture and its prompt are gone through
-    once. ValueError when prompt and answer, its last word not counted, are longer than the decoder's context, or an
-    answer has no words.
+    once for every SEEN_AT_ONCE words of its answers. ValueError when prompt and answer, its last word not counted, are
+    longer than the decoder's context, or an answer has no words.
     """
     _check_prompts(prompts, len(image_tokens), decoder.context_length)
     _check_answers(prompts, answers, decoder.context_length)

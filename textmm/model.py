@@ -41,7 +41,7 @@ class TextMultiModalModel(nn.Module):
         self.question = self._question()
         self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
         bias = config.init_logit_bias
-        self.logit_bias = None if bias is None else nn.Parameter(torch.tensor(bias))
+        self.logit_bias = None if bias is None else nn.Parameter(torch.tensor(float(bias)))
 
     def _decoder(self) -> TextDecoder | CoCaDecoder | None:
         config = self.config.multimodal_cfg

@@ -92,7 +92,7 @@ def check(out: Path, config: TrainConfig) -> None:
     for number in range(stage + bool(step)):
         name, steps = before[number]
         fits = number < len(now) and now[number][0] == name
-        if not fits or (now[number][1] != steps if number < stage else cast(int, now[number][1]) < step):
+        if not fits or (now[number][1] != steps if number < stage else cast(int, now[number][1]) <= step):
             raise ValueError(
                 f"{out} has done stage {name} with {steps} steps, the recipe says otherwise: {elsewhere}"
             )

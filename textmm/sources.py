@@ -78,10 +78,9 @@ def one_per_picture(items: Iterable[Item], column: str = "") -> list[Item]:
     """
     out: dict[tuple[str, str], Item] = {}
     for item in items:
-        apart = "" if column else repr(sorted(item.attributes.items())) if item.texts else item.key
+        apart = "" if column else repr((sorted(item.attributes.items()), "" if item.texts else item.key))
         first = out.setdefault((item.locator, apart), item)
-        said = item.attributes.get(column)
-        more = (*(item.texts if first is not item else ()), *(() if said is None else (str(said),)))
+        more = (*(item.texts if first is not item else ()), *(listed(item, column) if column else ()))
         if more:
             out[item.locator, apart] = replace(first, captions=(*first.captions, *more))
     return list(out.values())
@@ -253,7 +252,9 @@ def _csv_rows(path: Path, delimiter: str) -> Iterator[dict[str, Any]]:
     names = rows[0] if rows else ()
     kinds = {name: str if name in WORDS else _column_kind([row.get(name) for row in rows]) for name in names}
     for row in rows:
-        yield {k: kinds[k](v) if v else None for k, v in row.items() if k is not None}
+        yield {
+            k: kinds[k](v) if v else None for k, v in row.items() if k
+        }  # a column of row numbers has no name
 
 
 def _column_kind(values: list[str | None]) -> type[int] | type[float] | type[str]:

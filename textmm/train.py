@@ -84,6 +84,7 @@ def train(
     torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
     out.mkdir(parents=True, exist_ok=True)
+    resume.check(out, config)
 
     with ranks.first():
         pairs = Pairs(
@@ -95,7 +96,6 @@ def train(
             questions=config.questions,
         )
         watched = _read_watched(config, data, out)
-    resume.check(out, config)
     begun = begin(config, pairs, trunks, out, models)
     begun.model.to(ranks.device)
     at, state = resume.load(out, begun.model)

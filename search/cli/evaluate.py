@@ -63,7 +63,11 @@ def _checked(context: click.Context, option: click.Parameter, templates: tuple[s
     metavar="NAME",
     help="retrieval: a column whose words are texts too: `query` in a table of clicks.",
 )
-@click.option("--style", default="photo", show_default=True, help="caption: photo, title or attributes.")
+@click.option(
+    "--style",
+    default=None,
+    help="caption: photo, title or attributes.  [default: photo; attributes in zh]",
+)
 @click.option(
     "--beams",
     type=click.IntRange(1, 64),
@@ -117,7 +121,7 @@ def evaluate(
     template: str | None,
     match: tuple[str, ...],
     text_column: str,
-    style: str,
+    style: str | None,
     beams: int | None,
     dimensions: int | None,
     questions: str | None,

@@ -57,7 +57,9 @@ LANGUAGE = click.option(
 @click.option(
     "--top-p", type=float, default=1.0, show_default=True, help="Drawn are the likeliest words only."
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Of what is drawn.")
+@click.option(
+    "--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Of what is drawn."
+)
 @click.option(
     "--repetition-penalty", type=float, default=1.0, show_default=True, help="Above 1, words come again less."
 )

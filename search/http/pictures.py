@@ -38,7 +38,8 @@ def pictures_blueprint(engine: SearchEngine) -> Blueprint:
         captions = engine.captioner.captions(pictures, style)
         texts = [AltText(name, c.text, c.score) for name, c in zip(names, captions, strict=True)]
         if message.format == "html":
-            return Response("".join(map(img_line, texts)), mimetype="text/html")
+            lines = (img_line(text, address=bool(message.names)) for text in texts)
+            return Response("".join(lines), mimetype="text/html")
         return Response(csv_header() + "".join(map(csv_line, texts)), mimetype="text/csv")
 
     @bp.post("/classify")

@@ -84,8 +84,8 @@ class CaptionsResponse(Response):
 
 class AltRequest(PicturesRequest, kw_only=True):
     names: list[Annotated[str, Meta(min_length=1, max_length=1024, pattern=NO_NUL)]] = []
-    """what the pictures are called, in order: the key of a line of CSV, the src of <img>. Empty: image-1 … for uploads,
-    keys for stored ones"""
+    """what the pictures are called, in order: the key of a line of CSV, the address in <img>. Empty: image-1 … for
+    uploads, keys for stored ones"""
     format: Literal["csv", "html"] = "csv"
     """key, alt, confidence; or a line <img src="…" alt="…"> each"""
     style: Style | None = None

@@ -55,7 +55,7 @@ def main() -> None:
     )
     parser.add_argument("model")
     parser.add_argument("--sources", type=Path, required=True)
-    parser.add_argument("--train", default="fashion/train-*.tar")
+    parser.add_argument("--train", nargs="+", default=["fashion/train-*.tar", "fashion/small-*.tar"])
     parser.add_argument("--val", default="fashion/val-*.tar")
     parser.add_argument("--label", nargs="+", default=["base_colour", "article_type"])
     parser.add_argument("--trunks", type=Path, default=Path("data/trunks"))
@@ -63,7 +63,9 @@ def main() -> None:
     torch.set_num_threads(2)
     model = checkpoint.load(arguments.model, arguments.trunks).model.eval()
     assert isinstance(model, TextMultiModalModel)
-    learnt, asked = (_read(arguments, model, source) for source in (arguments.train, arguments.val))
+    parts = [_read(arguments, model, source) for source in arguments.train]
+    learnt = _Pictures(torch.cat([one.rows for one in parts]), [item for one in parts for item in one.items])
+    asked = _read(arguments, model, arguments.val)
     figures = told_from_pictures(learnt, asked, arguments.label) | known_for_certain(asked.items)
     print_json("labels", {"train": arguments.train, "val": arguments.val}, figures)
 
