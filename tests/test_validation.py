@@ -51,7 +51,7 @@ def test_a_lower_loss_and_a_higher_recall_are_better_and_the_first_is_always() -
 
 
 def test_pictures_looked_at_are_spread_over_the_source(pictures: Path, tmp_path: Path) -> None:
-    rows = "\n".join(f"red-circle.png,word {i}" for i in range(3 * validation.MOST))
+    rows = "\n".join(f"{i}.png,word {i}" for i in range(3 * validation.MOST))
     (tmp_path / "many.csv").write_text("path,text\n" + rows)
     source = PairSource(source="many.csv", share=1.0)
     many = Pairs((source,), (), data=tmp_path, drawings=tmp_path, seed=1)
