@@ -11,6 +11,7 @@ from search import messages as m
 from search.dialogue import MOST_TURNS, Dialogue, Reply, Turn
 from search.embeddings import model_names
 from search.engine import SearchEngine, new_request_id
+from search.errors import TooLarge
 from search.messages import BadRequest
 from search.operations import NAMES, Asked, Cheaper
 
@@ -140,6 +141,9 @@ def _turn(engine: SearchEngine, message: m.ChatMessage, param: str) -> Turn:
         else:
             engine.uploads.bytes_of(part.image_url.url, f"{param}[{i}].image_url.url")
             pictures.append(part.image_url.url)
+    most = engine.config.server.max_inputs
+    if len(pictures) > most:
+        raise TooLarge(f"{param} has {len(pictures)} pictures, the limit is {most}", param)
     if not texts and not pictures:
         raise BadRequest(f"{param} is empty", param)
     return Turn(" ".join(texts), tuple(pictures))

@@ -7,6 +7,7 @@ import httpx
 import pytest
 
 from indexer.database import Database
+from search import client
 from search import messages as m
 from search.client import (
     ApiError,
@@ -20,6 +21,7 @@ from search.client import (
     ServerFailed,
 )
 from tests.drawn import draw, encoded
+from textmm import sources
 from textmm.encoder import Encoder
 
 RED = encoded(draw("circle", "red"))
@@ -260,3 +262,7 @@ def test_is_ready_is_what_readyz_says(client: Client, indexed: Database) -> None
         connection.exec_driver_sql("ALTER TABLE embedding RENAME TO lost")
 
     assert (before, client.is_ready()) == (True, False)
+
+
+def test_the_client_knows_pictures_by_the_names_that_sources_know_them_by() -> None:
+    assert client.PICTURES == sources.PICTURES

@@ -158,6 +158,14 @@ def test_a_picture_alone_is_described(wire: httpx.Client) -> None:
         ({"collection": "none"}, (404, "not_found", "collection")),
         ({"model": "tiny/shop", "collection": "other"}, (400, "invalid_request", "collection")),
         ({"caption_style": "poem"}, (400, "invalid_request", "caption_style")),
+        (
+            {
+                "messages": [
+                    {"role": "user", "content": [{"type": "image_url", "image_url": {"url": RED}}] * 257}
+                ]
+            },
+            (413, "too_large", "messages[0].content"),
+        ),
         ({"messages": []}, (400, "invalid_request", "messages")),
         ({"messages": [{"role": "assistant", "content": "hello"}]}, (400, "invalid_request", "messages")),
         ({"messages": [{"role": "user", "content": []}]}, (400, "invalid_request", "messages[0].content")),

@@ -32,6 +32,7 @@ from textmm.metrics import (
     precisions_at_k,
 )
 from textmm.misses import WORST, fewest_right, last_ranked, surest_mistakes
+from textmm.phrases import fields_of
 from textmm.sources import Item, one_per_picture, read_bytes
 from textmm.tokenizers import is_latin
 from textmm.transforms import ImageTooLarge, ImageUnreadable, decode_image
@@ -367,10 +368,10 @@ def _filled(template: str, item: Item) -> Values | None:
 def _fields(template: str) -> list[str]:
     """The attributes that a template names. ValueError for one that names none, or cannot be read."""
     try:
-        names = [name for _, name, _, _ in Formatter().parse(template) if name is not None]
+        names = fields_of(template)
     except ValueError as error:
         raise ValueError(f"{template!r} cannot be read as a template: {error}") from error
-    if not names or "" in names:
+    if not names:
         raise ValueError(f'{template!r} names no attribute: write them in braces, "{{colour}} {{kind}}"')
     return names
 
@@ -382,7 +383,7 @@ def _agree(one: Values, other: Values, match: tuple[str, ...]) -> bool:
 def _in_words(template: str, values: Mapping[str, str], translations: Mapping[str, list[str]]) -> str:
     words = {name: _translated(value, translations) for name, value in values.items()}
     said = "".join(
-        before + ("" if name is None else words[name]) for before, name, _, _ in Formatter().parse(template)
+        before + (words[name] if name else "") for before, name, _, _ in Formatter().parse(template)
     )
     return said if is_latin(said) else said.replace(" ", "")
 

@@ -173,9 +173,8 @@ class Pairs:
                 self._asked[i] = [(texts.add(q.text), q.answer) for q in drawn]
         self._check_questions()
         self.texts = texts.texts
-        same = [
-            " ".join(text.casefold().split()) for text in self.texts
-        ]  # "Red dress" is no negative of "red dress"
+        # "Red dress" is no negative of "red dress"
+        same = [" ".join(text.casefold().split()) for text in self.texts]
         first = {text: i for i, text in reversed(list(enumerate(same)))}
         self._wording = np.array([first[text] for text in same], dtype=np.int64)
         self._says, self._has = _codes(texts.says, self.items)

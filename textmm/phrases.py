@@ -46,7 +46,7 @@ class Sayer:
     def __init__(self, phrases: Sequence[Phrases]) -> None:
         self._phrases = phrases
         self._words = [read_translations(p.synonyms) if p.synonyms else {} for p in phrases]
-        self._fields = [[_fields(t) for t in p.templates] for p in phrases]
+        self._fields = [[fields_of(t) for t in p.templates] for p in phrases]
         shares = np.array([p.share for p in phrases])
         self._shares = shares / shares.sum() if len(phrases) else shares
 
@@ -85,11 +85,12 @@ class Sayer:
 
 def say(template: str, item: Item, words: Mapping[str, list[str]]) -> str:
     """The template with what the item has, in these words; what it lacks is left out with its connecting word."""
-    values = {f: str(item.attributes.get(f, "")).lower() for f in _fields(template)}
+    values = {f: str(item.attributes.get(f, "")).lower() for f in fields_of(template)}
     values = {f: words.get(value, [value])[0] for f, value in values.items()}
     said = " ".join(template.format(**values).split()).lower()
     return said.removesuffix(" for")
 
 
-def _fields(template: str) -> list[str]:
+def fields_of(template: str) -> list[str]:
+    """The attributes that a template names. ValueError for one that cannot be read."""
     return [name for _, name, _, _ in Formatter().parse(template) if name]

@@ -252,9 +252,8 @@ def _csv_rows(path: Path, delimiter: str) -> Iterator[dict[str, Any]]:
     names = rows[0] if rows else ()
     kinds = {name: str if name in WORDS else _column_kind([row.get(name) for row in rows]) for name in names}
     for row in rows:
-        yield {
-            k: kinds[k](v) if v else None for k, v in row.items() if k
-        }  # a column of row numbers has no name
+        # a column of row numbers has no name
+        yield {k: kinds[k](v) if v else None for k, v in row.items() if k}
 
 
 def _column_kind(values: list[str | None]) -> type[int] | type[float] | type[str]:

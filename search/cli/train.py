@@ -207,7 +207,5 @@ def _draw(out: Path) -> None:
 
 def _command() -> str:
     """The command as it was given, to be given again."""
-    launched = "WORLD_SIZE" in os.environ
-    return shlex.join(
-        ["torchrun", "…", "-m", "search.cli.main", *sys.argv[1:]] if launched else ["textmm", *sys.argv[1:]]
-    ).replace("'…'", "…")
+    start = "torchrun … -m search.cli.main" if "WORLD_SIZE" in os.environ else "textmm"
+    return f"{start} {shlex.join(sys.argv[1:])}"
